@@ -1,0 +1,37 @@
+# Everything builds without cgo. What each target needs is in the README.
+export CGO_ENABLED = 0
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS = -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 5s
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.0
+
+.PHONY: build test race fuzz bench check cross cover
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/imgferry ./cmd/imgferry
+
+test:
+	$(GO) test ./...
+
+# The race detector itself needs cgo.
+race:
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+# Each fuzz target for FUZZTIME, one after the other.
+fuzz:
+	GO='$(GO)' FUZZTIME='$(FUZZTIME)' ./testdata/fuzz-all.sh
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench
+
+check:
+	test -z "$$(gofmt -l .)"
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+cross:
+	@for os in linux darwin windows; do for arch in amd64 arm64; do \
+		echo "$$os/$$arch"; ext=; [ $$os = windows ] && ext=.exe; \
+		GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/imgferry-$$os-$$arch$$ext ./cmd/imgferry || exit 1; \
+	done; done

@@ -1,0 +1,245 @@
+// Package convert is the engine: it walks a disk's extents, reads and encodes blocks of 2 MiB on
+// many goroutines, and hands them to one writer in order. It has the local targets too.
+//
+// It does not open images, knows no store, and starts no goroutine that outlives the call.
+package convert
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"runtime"
+	"sync/atomic"
+
+	"imgferry/bitmap"
+	"imgferry/formats"
+)
+
+// BlockSize is the unit of work in bytes.
+const BlockSize = bitmap.BlockSize
+
+// Writer is a target that is produced front to back.
+type Writer interface {
+	// BlockSize is the target's block in bytes; the engine takes 2 MiB only.
+	BlockSize() int
+	// MaxEncodedSize bounds what Encode appends, in bytes.
+	MaxEncodedSize() int
+	// Encode appends the stored form of block index to dst. It is pure: many goroutines call it.
+	Encode(dst []byte, index int64, block []byte) ([]byte, error)
+	// WriteBlock takes encoded blocks, ascending, on one goroutine. It does not keep encoded.
+	WriteBlock(index int64, encoded []byte) error
+	// Close writes the trailer. It does not close what is below.
+	Close() error
+}
+
+// Options tune a run. The zero value is good.
+type Options struct {
+	// Workers is how many goroutines read and encode; 0 means what DefaultWorkers says.
+	Workers int
+	// Digest asks for the content digest.
+	Digest bool
+	// Progress is counted up as blocks are done, if not nil.
+	Progress *Progress
+}
+
+// Progress is counters that somebody else polls.
+type Progress struct {
+	// Total is the bytes of the blocks that have to be read; 0 until known.
+	Total atomic.Int64
+	// Read is the guest bytes read and done with so far.
+	Read atomic.Int64
+	// Stored is how many blocks had data so far.
+	Stored atomic.Int64
+}
+
+// Result is what a run found out about the disk.
+type Result struct {
+	// Blocks has a bit for each 2 MiB block that holds a non-zero byte.
+	Blocks *bitmap.Bitmap
+	// Digest is the content digest, if it was asked for.
+	Digest Digest
+	// Read is the guest bytes that were read.
+	Read int64
+}
+
+// Memory of a run in bytes: each slot holds a block and its encoded form, each worker an encoder.
+// There are spare slots so that a worker goes on while the writer waits for an earlier block.
+const (
+	spareSlots    = 2
+	slotMemory    = BlockSize + 2_101_248
+	encoderMemory = 6 << 20 // measured: klauspost's default zstd level, 2 MiB blocks
+	// maxWorkers bounds memory on large machines; a store's link is full long before.
+	maxWorkers = 16
+)
+
+// DefaultWorkers returns how many workers to run: one per CPU that Go may use, as far as memory
+// bytes allow, and at least one.
+func DefaultWorkers(memory int64) int {
+	n := (memory - spareSlots*slotMemory) / (slotMemory + encoderMemory)
+	return int(max(1, min(n, maxWorkers, int64(runtime.GOMAXPROCS(0)))))
+}
+
+// DefaultMemory is what a local conversion may use for its buffers, in bytes: 200 MiB of peak RSS
+// less the program itself and the garbage collector's slack.
+const DefaultMemory = 128 << 20
+
+func (o Options) workers() int {
+	if o.Workers > 0 {
+		return o.Workers
+	}
+	return DefaultWorkers(DefaultMemory)
+}
+
+// Stream writes img to w: the blocks that hold data, in order, then w's trailer. The first error
+// of img, w or ctx ends it; w is then unfinished and Close was not called.
+func Stream(ctx context.Context, img formats.Image, w Writer, o Options) (Result, error) {
+	if w.BlockSize() != BlockSize {
+		return Result{}, fmt.Errorf("the engine works in blocks of %d bytes, the target in %d", BlockSize, w.BlockSize())
+	}
+	c := newCollector(img.Size(), o)
+	e := engine{
+		img:     img,
+		workers: o.workers(),
+		buffers: func(s *slot) {
+			s.block = make([]byte, BlockSize)
+			s.encoded = make([]byte, 0, w.MaxEncodedSize())
+		},
+		work: func(_ context.Context, s *slot) error {
+			c.look(s)
+			if s.zero {
+				return nil
+			}
+			var err error
+			s.encoded, err = w.Encode(s.encoded[:0], s.index, s.block)
+			return err
+		},
+		emit: func(s *slot) error {
+			c.add(s)
+			if s.zero {
+				return nil
+			}
+			return w.WriteBlock(s.index, s.encoded)
+		},
+		read: readBlock,
+	}
+	if err := e.run(ctx); err != nil {
+		return Result{}, err
+	}
+	if err := w.Close(); err != nil {
+		return Result{}, err
+	}
+	return c.result(), nil
+}
+
+// Scan reads img and writes nothing: it finds out which blocks hold data, and the digest if asked.
+func Scan(ctx context.Context, img formats.Image, o Options) (Result, error) {
+	c := newCollector(img.Size(), o)
+	e := engine{
+		img:     img,
+		workers: o.workers(),
+		buffers: func(s *slot) { s.block = make([]byte, BlockSize) },
+		work:    func(_ context.Context, s *slot) error { c.look(s); return nil },
+		emit:    func(s *slot) error { c.add(s); return nil },
+		read:    readBlock,
+	}
+	if err := e.run(ctx); err != nil {
+		return Result{}, err
+	}
+	return c.result(), nil
+}
+
+// readBlock fills s.block with the guest bytes of block s.index, zeros beyond the disk's end.
+func readBlock(img formats.Image, s *slot) error {
+	off := s.index * BlockSize
+	n := min(BlockSize, img.Size()-off)
+	clear(s.block[n:])
+	if err := formats.ReadFull(img, s.block[:n], off); err != nil {
+		return fmt.Errorf("reading the disk at %d: %w", off, err)
+	}
+	return nil
+}
+
+// Candidates yields, ascending, the numbers of the blocks that img's extents don't prove to be
+// zero: those that must be read.
+func Candidates(ctx context.Context, img formats.Image) iter.Seq2[int64, error] {
+	return func(yield func(int64, error) bool) {
+		next := int64(0) // first block not yet yielded
+		for x, err := range img.Extents(ctx) {
+			if err != nil {
+				yield(0, err)
+				return
+			}
+			if x.Zero || x.Length <= 0 {
+				continue
+			}
+			next = max(next, x.Offset/BlockSize)
+			for last := (x.Offset + x.Length - 1) / BlockSize; next <= last; next++ {
+				if !yield(next, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Count returns how many blocks Candidates yields.
+func Count(ctx context.Context, img formats.Image) (int64, error) {
+	var n int64
+	for _, err := range Candidates(ctx, img) {
+		if err != nil {
+			return 0, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// collector gathers what a run finds out, in emit order, and counts progress.
+type collector struct {
+	blocks *bitmap.Bitmap
+	sum    *Summer // nil: no digest
+	size   int64
+	read   int64
+	p      *Progress
+}
+
+func newCollector(size int64, o Options) *collector {
+	c := &collector{blocks: bitmap.New(bitmap.Blocks(size)), size: size, p: o.Progress}
+	if o.Digest {
+		c.sum = NewSummer()
+	}
+	if c.p == nil {
+		c.p = new(Progress)
+	}
+	return c
+}
+
+// look runs on a worker: is the block zero, and if not, what is its hash?
+func (c *collector) look(s *slot) {
+	s.zero = bitmap.IsZero(s.block)
+	if !s.zero && c.sum != nil {
+		s.sum = SumBlock(s.block)
+	}
+}
+
+// add runs on the one emitter.
+func (c *collector) add(s *slot) {
+	n := min(BlockSize, c.size-s.index*BlockSize)
+	c.read += n
+	if !s.zero {
+		c.blocks.Set(s.index)
+		if c.sum != nil {
+			c.sum.Add(s.index, s.sum)
+		}
+		c.p.Stored.Add(1)
+	}
+	c.p.Read.Add(n)
+}
+
+func (c *collector) result() Result {
+	r := Result{Blocks: c.blocks, Read: c.read}
+	if c.sum != nil {
+		r.Digest = c.sum.Digest()
+	}
+	return r
+}

@@ -1,0 +1,124 @@
+package convert
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"imgferry/formats"
+)
+
+// slot is one unit of work and its buffers. The fixed number of slots is the memory bound, and
+// waiting for a free one is the backpressure.
+type slot struct {
+	index   int64
+	block   []byte // guest bytes, BlockSize long; nil where the work reads in smaller steps
+	encoded []byte
+	zero    bool
+	sum     [32]byte
+	done    chan struct{} // capacity 1: a worker never waits for the emitter
+}
+
+// engine runs one goroutine that names blocks, workers that work on them in any order, and one
+// that takes them in order:
+//
+//	Candidates -> queue -> work (N goroutines)
+//	           -> order -> emit (1 goroutine, waits for each slot) -> free
+type engine struct {
+	img     formats.Image
+	workers int
+	// buffers gives a new slot what it needs.
+	buffers func(*slot)
+	// read fills a slot. It runs on the worker, or on the one producer of a sequential image.
+	read func(formats.Image, *slot) error
+	// work runs on the workers after read.
+	work func(context.Context, *slot) error
+	// emit runs on one goroutine, in ascending order of index.
+	emit func(*slot) error
+}
+
+// run returns when every goroutine has ended. The error is the first that occurred, or ctx's cause.
+func (e *engine) run(parent context.Context) error {
+	g, ctx := errgroup.WithContext(parent)
+	slots := e.workers + spareSlots
+	free := make(chan *slot, slots)
+	queue := make(chan *slot, slots)
+	order := make(chan *slot, slots)
+	// Slots get their buffers when they are first used: a small disk needs few.
+	for range slots {
+		free <- &slot{done: make(chan struct{}, 1)}
+	}
+	sequential := e.img.Sequential()
+
+	g.Go(func() error {
+		defer close(queue)
+		defer close(order)
+		for index, err := range Candidates(ctx, e.img) {
+			if err != nil {
+				return err
+			}
+			var s *slot
+			select {
+			case s = <-free:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			s.index = index
+			if s.block == nil && s.encoded == nil {
+				e.buffers(s)
+			}
+			if sequential {
+				if err := e.read(e.img, s); err != nil {
+					return err
+				}
+			}
+			// Neither send can block: both channels have room for every slot there is.
+			order <- s
+			queue <- s
+		}
+		return nil
+	})
+	for range e.workers {
+		g.Go(func() error {
+			for s := range queue {
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				if !sequential {
+					if err := e.read(e.img, s); err != nil {
+						return err
+					}
+				}
+				if err := e.work(ctx, s); err != nil {
+					return err
+				}
+				s.done <- struct{}{}
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		for s := range order {
+			select {
+			case <-s.done:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			if err := e.emit(s); err != nil {
+				return err
+			}
+			free <- s
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		// Reads that were under way fail in their own words when the caller ends the run; what
+		// the caller wants to know is its own reason.
+		if parent.Err() != nil {
+			return context.Cause(parent)
+		}
+		return err
+	}
+	// A caller may have cancelled after the last block was named: what came out is whole.
+	return nil
+}

@@ -1,0 +1,48 @@
+package formats
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Detect returns the first format of table whose Probe knows src. It judges by content alone,
+// never by a file's name. ErrUnknown if none does; else the error of a failed read.
+func Detect(table []Format, src Source) (Format, error) {
+	for _, f := range table {
+		ok, err := f.Probe(src)
+		if err != nil {
+			return Format{}, fmt.Errorf("probing for %s: %w", f.Name, err)
+		}
+		if ok {
+			return f, nil
+		}
+	}
+	return Format{}, ErrUnknown
+}
+
+// ByName returns the format of table with that name. ErrUnknown, with the names there are, if
+// there is none.
+func ByName(table []Format, name string) (Format, error) {
+	names := make([]string, len(table))
+	for i, f := range table {
+		if f.Name == name {
+			return f, nil
+		}
+		names[i] = f.Name
+	}
+	return Format{}, fmt.Errorf("%w %q: known are %s", ErrUnknown, name, strings.Join(names, ", "))
+}
+
+// ReadFull fills p from src at off. It fails with io.ErrUnexpectedEOF where the source is shorter
+// than off+len(p), never with io.EOF, and never returns a short read without an error.
+func ReadFull(src io.ReaderAt, p []byte, off int64) error {
+	n, err := src.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}

@@ -1,0 +1,144 @@
+// Package formats says what a disk image is to the rest of the program: a virtual disk with a
+// size, readable at any offset, that can tell which of its runs hold data without reading them.
+//
+// It holds the interfaces, the sentinel errors and the detection that all formats share. It is not
+// the place of any one format (those are its subfolders), nor of where bytes come from (package
+// source), nor of the list of formats a program knows (package formats/all): whoever opens images
+// is handed a table.
+package formats
+
+import (
+	"context"
+	"io"
+	"iter"
+)
+
+// Source is what an image is read from: a file, a device, an object.
+type Source interface {
+	io.ReaderAt
+	io.Closer
+	// Size is the length of the source in bytes, fixed while it is open.
+	Size() int64
+	// Identity changes whenever the bytes may have changed: size, modification time, ETag.
+	Identity() string
+}
+
+// HoleFinder is a Source that knows which of its runs were never written (SEEK_DATA and SEEK_HOLE
+// of lseek(2)).
+type HoleFinder interface {
+	// NextData returns the first run [start, end) of data at or after off, in bytes. A source
+	// without data at or after off returns start == end == Size(). A source that can't tell
+	// returns everything from off on as data.
+	NextData(off int64) (start, end int64, err error)
+}
+
+// Extent is a run of the virtual disk. All units are bytes.
+type Extent struct {
+	Offset, Length int64
+	// Zero says that the run reads as zeros, known without reading data.
+	Zero bool
+	// Compressed says that the run is stored compressed.
+	Compressed bool
+	// HostOffset is where the run's bytes lie in the source, or -1 where that has no single
+	// answer (zero runs, compressed runs, other files).
+	HostOffset int64
+}
+
+// Image is an opened virtual disk.
+type Image interface {
+	// ReaderAt reads guest bytes and is safe for concurrent use. Reads follow io.ReaderAt: a read
+	// that reaches past Size returns what there is and io.EOF.
+	io.ReaderAt
+	// Close ends reads under way and closes the source.
+	io.Closer
+	// Size is the virtual size in bytes.
+	Size() int64
+	// Sequential says that the image should be read in order by one goroutine, because random
+	// access costs a decode from the start (zvhd, compressed streams).
+	Sequential() bool
+	// Extents yields ascending, gap-free runs that cover [0, Size). After an error it yields
+	// nothing more; neighbouring runs need not be merged.
+	Extents(ctx context.Context) iter.Seq2[Extent, error]
+}
+
+// RefKind tells what a name found inside an image is for.
+type RefKind int
+
+// The kinds of names that images hold.
+const (
+	Backing  RefKind = iota // the disk below: what is not stored here is read there
+	ExtentOf                // a file with a part of this disk's data
+	Parent                  // the disk a differencing disk differs from
+	DataFile                // a file with all of this disk's data
+)
+
+// String returns the kind in the words used in messages.
+func (k RefKind) String() string {
+	switch k {
+	case Backing:
+		return "backing file"
+	case ExtentOf:
+		return "extent file"
+	case Parent:
+		return "parent disk"
+	case DataFile:
+		return "external data file"
+	}
+	return "file"
+}
+
+// Ref is a name found inside an image. Following it is policy, never a parser's decision.
+type Ref struct {
+	Kind RefKind
+	// Name is as the image spells it: a file name, never a URL or JSON.
+	Name string
+	// Format is the format the image claims for it, or "".
+	Format string
+}
+
+// Resolver opens what a Ref names. The returned Resolver is rooted at that file, counts depth and
+// refuses cycles. A nil Resolver refuses everything.
+type Resolver interface {
+	Resolve(ctx context.Context, r Ref) (Source, Resolver, error)
+}
+
+// Format is one image format.
+type Format struct {
+	// Name is the lower-case name that qemu-img uses where it knows the format.
+	Name string
+	// Probe tells from a few reads whether src is of this format. It judges by identifying bytes
+	// only: a damaged image of the format is still of the format. Errors are I/O errors.
+	Probe func(src Source) (bool, error)
+	// Open reads src as this format. It takes ownership of src only if it returns no error. ctx
+	// bounds every later read too.
+	Open func(ctx context.Context, src Source, res Resolver) (Image, error)
+	// Info reads the header only, and answers for images that Open would refuse. It does not take
+	// ownership of src.
+	Info func(ctx context.Context, src Source) (Info, error)
+}
+
+// Info is what an image's header says of itself. Sizes are in bytes.
+type Info struct {
+	Format      string
+	VirtualSize int64
+	// ClusterSize is the format's unit of allocation, or 0.
+	ClusterSize int64
+	// Compressed names the codec that new clusters would use ("zlib", "zstd"), or "".
+	Compressed string
+	Encrypted  bool
+	// Dirty says that the image was not closed properly by its last writer.
+	Dirty bool
+	// Refs are the other files that the image needs.
+	Refs []Ref
+	// Specific holds what only this format has, in the order it is to be shown. Names are those
+	// of qemu-img's format-specific information where it has them.
+	Specific []Property
+	// Problem says why the image can't be opened, or is nil.
+	Problem error
+}
+
+// Property is a named fact about an image. Value is a string, bool, int64 or uint64.
+type Property struct {
+	Name  string
+	Value any
+}

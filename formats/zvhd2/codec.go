@@ -1,0 +1,214 @@
+package zvhd2
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"imgferry/inflate"
+
+	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/zstd"
+)
+
+// Codec is how blocks are compressed.
+type Codec uint8
+
+// The codecs there are. Both are read; Zstd is what the reference writer makes.
+const (
+	Zstd Codec = iota // one frame per block
+	Zlib              // one sync-flushed zlib stream per block
+)
+
+// The numbers of the codecs in a file (compress_method).
+const (
+	methodZlib = 0
+	methodZstd = 1
+)
+
+// String returns "zstd" or "zlib".
+func (c Codec) String() string {
+	switch c {
+	case Zstd:
+		return "zstd"
+	case Zlib:
+		return "zlib"
+	}
+	return fmt.Sprintf("codec %d", uint8(c))
+}
+
+// method returns the codec's number in a file.
+func (c Codec) method() uint32 {
+	if c == Zlib {
+		return methodZlib
+	}
+	return methodZstd
+}
+
+// Level is how hard the zstd encoder tries.
+type Level uint8
+
+// The levels of the encoder, about zstd's own 3 (the default), 1, 8 and 11. Decoding costs the same.
+const (
+	LevelDefault Level = iota
+	LevelFastest
+	LevelBetter
+	LevelBest
+)
+
+// String returns "default", "fastest", "better" or "best".
+func (l Level) String() string {
+	if l > LevelBest {
+		return fmt.Sprintf("level %d", uint8(l))
+	}
+	return l.zstd().String()
+}
+
+func (l Level) zstd() zstd.EncoderLevel {
+	switch l {
+	case LevelFastest:
+		return zstd.SpeedFastest
+	case LevelBetter:
+		return zstd.SpeedBetterCompression
+	case LevelBest:
+		return zstd.SpeedBestCompression
+	}
+	return zstd.SpeedDefault
+}
+
+// encoder compresses blocks of BlockSize bytes. It is pure: what it appends depends on the block
+// alone, not on blocks before it. Safe for concurrent use; each goroutine costs one state.
+type encoder struct {
+	codec Codec
+	level Level
+	pool  sync.Pool // *zstd.Encoder or *deflater
+}
+
+// name returns codec and level, which with the block decide the bytes that append makes.
+func (e *encoder) name() string {
+	if e.codec == Zlib {
+		return "zlib 1"
+	}
+	return e.codec.String() + " " + e.level.String()
+}
+
+// append appends block compressed.
+func (e *encoder) append(dst, block []byte) ([]byte, error) {
+	if e.codec == Zlib {
+		return e.appendZlib(dst, block)
+	}
+	return e.appendZstd(dst, block)
+}
+
+func (e *encoder) appendZstd(dst, block []byte) ([]byte, error) {
+	z, ok := e.pool.Get().(*zstd.Encoder)
+	if !ok {
+		var err error
+		z, err = zstd.NewWriter(nil,
+			zstd.WithEncoderLevel(e.level.zstd()),
+			zstd.WithEncoderConcurrency(1),
+			zstd.WithWindowSize(BlockSize), // a frame has no more to look back to; half the memory
+			zstd.WithEncoderCRC(false),
+			zstd.WithSingleSegment(true)) // puts the content size into the frame
+		if err != nil {
+			return nil, err
+		}
+	}
+	defer e.pool.Put(z)
+	return z.EncodeAll(block, dst), nil
+}
+
+// zlibHead is the head of a zlib stream of level 1 (RFC 1950, 2.2).
+const zlibHead = "\x78\x01"
+
+// deflater is a flate writer and where it writes to.
+type deflater struct {
+	out []byte
+	w   *flate.Writer
+}
+
+// Write appends p to the output.
+func (d *deflater) Write(p []byte) (int, error) {
+	d.out = append(d.out, p...)
+	return len(p), nil
+}
+
+func (e *encoder) appendZlib(dst, block []byte) ([]byte, error) {
+	d, ok := e.pool.Get().(*deflater)
+	if !ok {
+		d = new(deflater)
+		var err error
+		if d.w, err = flate.NewWriter(d, flate.BestSpeed); err != nil {
+			return nil, err
+		}
+	}
+	defer e.pool.Put(d)
+	d.out = append(dst, zlibHead...)
+	d.w.Reset(d)
+	_, err := d.w.Write(block)
+	if err == nil {
+		// The stream is cut here and never closed: the reference driver refuses a finished one.
+		err = d.w.Flush()
+	}
+	dst, d.out = d.out, nil
+	return dst, err
+}
+
+// syncMarker is the empty stored deflate block that ends a sync flush.
+const syncMarker = "\x00\x00\xff\xff"
+
+var (
+	errLength   = errors.New("it doesn't decode to exactly 2 MiB")
+	errFinished = errors.New("its zlib stream doesn't end in a sync flush")
+	errMethod   = errors.New("unknown compression method")
+)
+
+// decode decodes payload into dst, which must become full, exactly.
+func (c Codec) decode(dst, payload []byte) error {
+	switch c {
+	case Zstd:
+		return decodeZstd(dst, payload)
+	case Zlib:
+		// The reference driver refuses a finished stream, so a file with one is of no use to
+		// anybody who gets it from us.
+		if len(payload) < len(syncMarker) || string(payload[len(payload)-len(syncMarker):]) != syncMarker {
+			return errFinished
+		}
+		n, err := inflate.Zlib(dst, payload)
+		if err == nil && n != len(dst) {
+			err = errLength
+		}
+		return err
+	}
+	return errMethod
+}
+
+// zstdMaxWindow is the largest window that a frame may ask for: the largest of libzstd on 64 bits.
+// It costs nothing, since blocks are decoded in one piece, into their place.
+const zstdMaxWindow = 1<<31 + 7<<28
+
+// zstdDecoders holds *zstd.Decoder, all with the options of decodeZstd.
+var zstdDecoders sync.Pool
+
+func decodeZstd(dst, payload []byte) error {
+	d, ok := zstdDecoders.Get().(*zstd.Decoder)
+	if !ok {
+		var err error
+		d, err = zstd.NewReader(nil,
+			zstd.WithDecoderConcurrency(1),
+			zstd.WithDecoderLowmem(false), // fixed scratch of some 400 KiB instead of growing
+			zstd.WithDecoderMaxWindow(zstdMaxWindow),
+			// Output never grows beyond dst by more than the zstd block (128 KiB) that
+			// overflows it, whatever the frames announce.
+			zstd.WithDecodeAllCapLimit(true))
+		if err != nil {
+			return err
+		}
+	}
+	defer zstdDecoders.Put(d)
+	out, err := d.DecodeAll(payload, dst[:0:len(dst)])
+	if err == nil && len(out) != len(dst) {
+		err = errLength
+	}
+	return err
+}

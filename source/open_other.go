@@ -1,0 +1,15 @@
+//go:build !unix
+
+package source
+
+import (
+	"errors"
+	"os"
+)
+
+const openFlags = os.O_RDONLY
+
+// errNoData is never returned here: holes are not asked for.
+var errNoData = errors.New("no more data")
+
+func cannotTell(error) bool { return false }
