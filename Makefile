@@ -4,7 +4,7 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS = -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 5s
-STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.0
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build test race fuzz bench check cross cover
 
@@ -23,7 +23,7 @@ fuzz:
 	GO='$(GO)' FUZZTIME='$(FUZZTIME)' ./testdata/fuzz-all.sh
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench
+	$(GO) run ./bench
 
 check:
 	test -z "$$(gofmt -l .)"

@@ -22,7 +22,7 @@ type Store interface {
 	Begin(ctx context.Context, key string, meta Metadata) (uploadID string, err error)
 	// PutPart sends part number (1 to 10,000). Idempotent: the last write of a number wins. sum
 	// is the MD5 of body where it is known beforehand, else nil. It reads body from its current
-	// position and does not rewind it.
+	// position, does not rewind it, and does not touch it any more once it has returned.
 	PutPart(ctx context.Context, key, uploadID string, number int, body io.ReadSeeker, size int64, sum *[md5.Size]byte) (etag string, err error)
 	// Parts lists the parts that the store has of an upload, ascending, all pages.
 	Parts(ctx context.Context, key, uploadID string) ([]StoredPart, error)
@@ -32,6 +32,17 @@ type Store interface {
 	Complete(ctx context.Context, key, uploadID string, parts []StoredPart) (etag string, err error)
 	// Abort ends an upload and frees its parts. Idempotent.
 	Abort(ctx context.Context, key, uploadID string) error
+}
+
+// Stater tells what object a key names. The error of a missing one is ErrNoObject. One attempt.
+type Stater interface {
+	Stat(ctx context.Context, key string) (Object, error)
+}
+
+// Bucket is what Send needs of a bucket.
+type Bucket interface {
+	Store
+	Stater
 }
 
 // Metadata is an object's user metadata. Names are lower-case, without the x-amz-meta- prefix.
@@ -84,6 +95,8 @@ type Error struct {
 	Class error
 	// Temporary says that the same request may succeed later.
 	Temporary bool
+	// RetryAfter is how long the store asks to be left alone, 0 if it does not say.
+	RetryAfter time.Duration
 	// Err is the underlying failure.
 	Err error
 }

@@ -84,7 +84,7 @@ const (
 )
 
 // footer is the footer structure. The cookie, the checksum and the reserved bytes are no fields:
-// parseFooter checks none of them (see sound), append writes them.
+// append writes them, and readFooters checks them.
 type footer struct {
 	features, version uint32
 	dataOffset        uint64
@@ -115,7 +115,7 @@ type footer struct {
 }
 
 // newFooter returns the header of a new file. size is a multiple of sectorSize up to MaxDiskSize.
-func newFooter(size int64, method, timestamp uint32) footer {
+func newFooter(size int64, codec Codec, timestamp uint32) footer {
 	return footer{
 		features:       features,
 		version:        fileVersion,
@@ -130,7 +130,7 @@ func newFooter(size int64, method, timestamp uint32) footer {
 		zvhd2Version:   zvhd2Version,
 		blockSize:      BlockSize,
 		maxBlocks:      uint32(bitmap.Blocks(size)),
-		method:         byte(method),
+		method:         codec.method(),
 	}
 }
 
@@ -255,6 +255,9 @@ func checksum(b []byte) uint32 {
 	}
 	return ^sum
 }
+
+// storedChecksum returns the checksum that the structure says it has.
+func storedChecksum(b []byte) uint32 { return binary.LittleEndian.Uint32(b[offChecksum:]) }
 
 // geometry returns the cylinders, heads and sectors of a disk of size bytes as c<<16 | h<<8 | s, by
 // the algorithm in the appendix of the VHD specification. It is for show: disks above 127 GiB

@@ -7,12 +7,12 @@
 package zvhd2
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"io/fs"
 	"iter"
+	"math"
 	"slices"
 	"sort"
 	"sync"
@@ -47,11 +47,11 @@ func probe(src formats.Source) (bool, error) {
 }
 
 func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.Image, error) {
-	im, err := load(ctx, src)
+	t, index, err := load(ctx, src)
 	if err != nil {
 		return nil, err
 	}
-	return im, nil
+	return newImage(ctx, src, t, index), nil
 }
 
 // image is an opened ZVHD2 file. Its memory is the index (8 bytes a stored block), the cache, and
@@ -67,21 +67,13 @@ type image struct {
 	bufs   sync.Pool // *[]byte, for chunks
 }
 
-// load does what Open does.
-func load(ctx context.Context, src formats.Source) (*image, error) {
-	t, err := readFooters(ctx, src)
-	if err != nil {
-		return nil, err
-	}
-	index, err := readIndex(ctx, src, t)
-	if err != nil {
-		return nil, err
-	}
+// newImage returns the image that load has found in src. Close must follow, or ctx end.
+func newImage(ctx context.Context, src formats.Source, t footer, index []chunkRef) *image {
 	// The reference driver presents currSize, the disk rounded up to a GiB. We present what was
 	// converted: a copy of a copy keeps its size, and what lies beyond reads as zero anyway.
 	im := &image{src: src, size: int64(t.origSize), codec: codecOf(t.method), index: index}
 	im.ctx, im.cancel = context.WithCancelCause(ctx)
-	return im, nil
+	return im
 }
 
 // Size returns the size of the disk that was converted, in bytes.
@@ -104,11 +96,16 @@ func (im *image) find(block int64) int {
 // ReadAt decodes whole blocks straight into p. What p takes of a block in part comes from a cache
 // of cacheBlocks decoded blocks.
 func (im *image) ReadAt(p []byte, off int64) (int, error) {
-	if off < 0 {
+	switch {
+	case im.ctx.Err() != nil:
+		return 0, context.Cause(im.ctx)
+	case off < 0:
 		return 0, fmt.Errorf("%s: read at negative offset %d", name, off)
+	case off >= im.size:
+		return 0, io.EOF
 	}
 	var atEnd error
-	if rest := max(im.size-off, 0); int64(len(p)) > rest {
+	if rest := im.size - off; int64(len(p)) > rest {
 		p, atEnd = p[:rest], io.EOF
 	}
 	n := 0
@@ -157,11 +154,8 @@ func (im *image) decode(dst []byte, k int) error {
 	}
 	defer im.bufs.Put(buf)
 	*buf = slices.Grow((*buf)[:0], int(end-pos))[:end-pos]
-	if err := formats.ReadFull(im.src, *buf, pos); err != nil {
-		if im.ctx.Err() != nil {
-			return context.Cause(im.ctx)
-		}
-		return formats.ReadFailed(name, pos, fmt.Sprintf("the chunk of block %d", im.index[k].block), err)
+	if err := read(im.ctx, im.src, *buf, pos, fmt.Sprintf("the chunk of block %d", im.index[k].block)); err != nil {
+		return err
 	}
 	return decodeChunk(dst, *buf, im.codec, pos, im.index[k].block)
 }
@@ -198,44 +192,45 @@ func (im *image) Extents(ctx context.Context) iter.Seq2[formats.Extent, error] {
 	}
 }
 
-// info answers from the trailer, or from the header if the trailer is damaged.
+// info answers from the trailer or, if that is damaged, from the header.
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
-	var t footer
-	found := false
+	in := formats.Info{Format: name}
+	if _, _, in.Problem = load(ctx, src); in.Problem != nil && !isImageFault(in.Problem) {
+		return formats.Info{}, in.Problem
+	}
 	for _, pos := range []int64{src.Size() - page, 0} {
-		b, err := readFooter(src, pos, "footer")
+		if pos < 0 || src.Size() < footerSize {
+			continue
+		}
+		b, err := readFooter(ctx, src, pos, "footer")
 		if err != nil {
-			if isIO(err) {
+			if !isImageFault(err) {
 				return formats.Info{}, err
 			}
 			continue
 		}
-		t, found = parseFooter(b), true
-		break
-	}
-	in := formats.Info{Format: name}
-	if _, in.Problem = load(ctx, src); isIO(in.Problem) {
-		return formats.Info{}, in.Problem
-	}
-	if !found {
-		return in, nil
-	}
-	in.VirtualSize = int64(t.origSize)
-	in.ClusterSize = int64(t.blockSize)
-	in.Compressed = codecOf(t.method).String()
-	in.Specific = []formats.Property{
-		{Name: "uuid", Value: uuidString(t.uuid)},
-		{Name: "created", Value: epoch.Add(time.Duration(t.timestamp) * time.Second).Format(time.RFC3339)},
-		{Name: "stored-blocks", Value: uint64(t.stored)},
-		{Name: "blocks", Value: uint64(t.maxBlocks)},
-		{Name: "presented-size", Value: t.currSize},
+		if t := parseFooter(b); verifyChecksum(b, pos, "footer") == nil {
+			t.describe(&in)
+			break
+		}
 	}
 	return in, nil
 }
 
+// describe fills in what f says.
+func (f footer) describe(in *formats.Info) {
+	in.VirtualSize = int64(min(f.origSize, math.MaxInt64))
+	in.ClusterSize = int64(f.blockSize)
+	if f.method <= methodZstd {
+		in.Compressed = codecOf(f.method).String()
+	}
+	in.Specific = []formats.Property{
+		{Name: "uuid", Value: fmt.Sprintf("%x-%x-%x-%x-%x", f.uuid[:4], f.uuid[4:6], f.uuid[6:8], f.uuid[8:10], f.uuid[10:])},
+		{Name: "created", Value: epoch.Add(time.Duration(f.timestamp) * time.Second).Format(time.RFC3339)},
+		{Name: "blocks", Value: uint64(f.maxBlocks)},
+		{Name: "stored-blocks", Value: uint64(f.stored)},
+	}
+}
+
 // epoch is where the format's clock begins.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-
-func uuidString(u [16]byte) string {
-	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
-}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"imgferry/convert"
+	"imgferry/formats/zvhd2"
+)
+
+type convertCommand struct {
+	*app
+	sourceFormat, format string
+	digest, json         bool
+	workers              int
+}
+
+func (a *app) convertCommand() *cobra.Command {
+	c := &convertCommand{app: a}
+	cmd := &cobra.Command{
+		Use:   "convert SRC DST -O FORMAT",
+		Short: "Convert a disk image to a local file",
+		Long: `Convert reads the disk image SRC, of any format it knows, and writes DST.
+
+DST gets its name when it is whole: an interrupted or failed run leaves what was
+there before. Zeros become holes in a raw file, and are left out of a ZVHD2 file.`,
+		Example: "  imgferry convert disk.qcow2 disk.zvhd2 -O zvhd2\n  imgferry convert disk.zvhd2 disk.raw -O raw --digest",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.run(cmd.Context(), args[0], args[1])
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&c.format, "output-format", "O", "", "target format: raw or zvhd2")
+	f.StringVarP(&c.sourceFormat, "source-format", "f", "", "source format; default by content")
+	f.BoolVar(&c.digest, "digest", false, "compute the content digest")
+	f.BoolVar(&c.json, "json", false, "print the result as JSON")
+	f.IntVar(&c.workers, "workers", 0, "threads that read and encode (default: one per CPU)")
+	return cmd
+}
+
+// converted is the result of a conversion.
+type converted struct {
+	Source       string  `json:"source"`
+	SourceFormat string  `json:"source_format"`
+	Target       string  `json:"target"`
+	Format       string  `json:"format"`
+	VirtualSize  int64   `json:"virtual_size"`
+	Blocks       int64   `json:"blocks"`
+	DataBlocks   int64   `json:"data_blocks"`
+	Digest       string  `json:"content_digest,omitempty"`
+	Seconds      float64 `json:"seconds"`
+}
+
+func (c *convertCommand) run(ctx context.Context, src, dst string) error {
+	switch c.format {
+	case "raw", "zvhd2":
+	case "":
+		return usagef("missing: the target format: -O raw or -O zvhd2")
+	default:
+		return usagef("can't write %q: the target formats are raw and zvhd2", c.format)
+	}
+	if c.workers < 0 {
+		return usagef("--workers takes 1 or more, or 0 for one per CPU")
+	}
+	start := time.Now()
+	img, err := open(ctx, src, c.sourceFormat)
+	if err != nil {
+		return err
+	}
+	defer img.Close()
+	if same(src, dst) {
+		return usagef("%s is the source itself: name another target", dst)
+	}
+	blocks, err := convert.Count(ctx, img)
+	if err != nil {
+		return fmt.Errorf("%s: %w", src, err)
+	}
+	out, err := convert.Create(dst)
+	if err != nil {
+		return err
+	}
+	defer out.Discard()
+
+	var p convert.Progress
+	p.Total.Store(blocks * convert.BlockSize)
+	stop := watch(c.stderr, func() snapshot {
+		return snapshot{read: p.Read.Load(), total: p.Total.Load()}
+	})
+	result, err := c.write(ctx, img, out, convert.Options{Digest: c.digest, Workers: c.workers, Progress: &p})
+	stop()
+	if err != nil {
+		return fmt.Errorf("%s to %s: %w", src, dst, err)
+	}
+	if err := out.Commit(); err != nil {
+		return err
+	}
+	r := converted{
+		Source: src, SourceFormat: img.format, Target: dst, Format: c.format, VirtualSize: img.Size(),
+		Blocks: result.Blocks.Len(), DataBlocks: result.Blocks.Count(), Seconds: time.Since(start).Seconds(),
+	}
+	if c.digest {
+		r.Digest = result.Digest.String()
+	}
+	if c.json {
+		return printJSON(c.stdout, r)
+	}
+	c.say("%s: %s disk, %s of it data, written as %s in %.1f s", dst, humanize.IBytes(uint64(r.VirtualSize)),
+		humanize.IBytes(uint64(r.DataBlocks*convert.BlockSize)), c.format, r.Seconds)
+	if c.digest {
+		fmt.Fprintln(c.stdout, r.Digest)
+	}
+	return nil
+}
+
+func (c *convertCommand) write(ctx context.Context, img *opened, out *convert.File, o convert.Options) (convert.Result, error) {
+	var result convert.Result
+	var err error
+	if c.format == "raw" {
+		result, err = convert.Raw(ctx, img, out, o)
+	} else {
+		var w *zvhd2.Writer
+		if w, err = zvhd2.NewWriter(out, zvhd2.Options{OrigSize: img.Size()}); err == nil {
+			result, err = convert.Stream(ctx, img, w, o)
+		}
+	}
+	if err != nil {
+		return result, err
+	}
+	return result, img.unchanged()
+}
+
+// same says that both names are one file, so that writing one destroys the other.
+func same(a, b string) bool {
+	sa, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	sb, err := os.Stat(b)
+	return err == nil && os.SameFile(sa, sb)
+}

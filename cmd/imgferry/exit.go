@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"syscall"
+
+	"imgferry/formats"
+	"imgferry/ims"
+	"imgferry/limits"
+	"imgferry/pipeline"
+	"imgferry/upload"
+)
+
+// Exit codes. They are part of the interface: scripts branch on them.
+const (
+	exitFailure     = 1
+	exitUsage       = 2
+	exitCorrupt     = 3
+	exitUnsupported = 4
+	exitDenied      = 5
+	exitNotFound    = 6
+	exitUnreachable = 7
+	exitImport      = 8
+	exitChanged     = 9
+	exitExists      = 10
+	exitTimeout     = 11
+	exitNoSpace     = 12
+	exitInterrupted = 130
+)
+
+const exitCodesHelp = `Exit codes:
+    0  success
+    1  another failure
+    2  wrong usage, or a value that the service does not take
+    3  the image is corrupt
+    4  the image is of a format or kind that can't be read, or needs a permission
+    5  access denied: wrong or missing credentials or rights
+    6  a file, bucket, object or image does not exist
+    7  the store or the service could not be reached, or kept failing; try again
+    8  the import job failed
+    9  the source changed while it was read
+   10  the target exists already
+   11  the deadline passed while waiting for the import job
+   12  no space left
+  130  interrupted`
+
+// exitCode says how the process ends after err.
+func exitCode(err error) int {
+	code, _ := classify(err)
+	return code
+}
+
+// hint is the way out of err, or "".
+func hint(err error) string {
+	var kept *upload.UnfinishedError
+	if errors.As(err, &kept) {
+		return "" // the command that knows the flags has said how to go on
+	}
+	_, h := classify(err)
+	return h
+}
+
+// classify gives the exit code and the way out. The order matters: an interrupt explains every
+// other failure, and the specific comes before the general.
+func classify(err error) (code int, hint string) {
+	var (
+		usage *usageError
+		rule  *limits.Error
+		job   *ims.JobError
+		call  *ims.APIError
+		wait  *ims.WaitError
+	)
+	switch {
+	case err == nil:
+		return 0, ""
+	case errors.Is(err, upload.ErrInterrupted), errors.Is(err, context.Canceled):
+		return exitInterrupted, ""
+	case errors.As(err, &usage), errors.As(err, &rule):
+		return exitUsage, ""
+	case errors.As(err, &job):
+		return exitImport, "The object is still in the bucket. The code is explained in the service's list of error codes."
+	case errors.Is(err, pipeline.ErrChanged):
+		return exitChanged, "Shut the machine down or take a snapshot, then push again."
+	case errors.Is(err, pipeline.ErrExists):
+		return exitExists, "Use --overwrite to replace it, or --key for another name."
+	case errors.Is(err, formats.ErrCorrupt):
+		return exitCorrupt, "Check the file (qemu-img check) or fetch it again."
+	case errors.Is(err, formats.ErrUnsupported), errors.Is(err, formats.ErrNotAllowed), errors.Is(err, formats.ErrUnknown):
+		return exitUnsupported, "Flatten or convert it first: qemu-img convert -O qcow2 SRC DST."
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return exitNoSpace, "Free some space or choose another target."
+	case errors.Is(err, upload.ErrDenied), errors.Is(err, ims.ErrDenied):
+		return exitDenied, "Check the access key, the secret key and the account's rights (HUAWEICLOUD_SDK_AK, HUAWEICLOUD_SDK_SK)."
+	case errors.Is(err, upload.ErrNoBucket):
+		return exitNotFound, "Make the bucket first, in the region of the image service, or name another with --bucket."
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, upload.ErrNoObject), errors.Is(err, upload.ErrNoUpload), errors.Is(err, ims.ErrNotFound):
+		return exitNotFound, ""
+	case errors.As(err, &wait) && errors.Is(err, context.DeadlineExceeded):
+		return exitTimeout, ""
+	case upload.Temporary(err), errors.As(err, &call) && call.Temporary:
+		return exitUnreachable, "Check the endpoint and the network, then try again."
+	}
+	return exitFailure, ""
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"imgferry/ims"
+	"imgferry/limits"
+	"imgferry/pipeline"
+	"imgferry/upload"
+)
+
+// defaultOS is the service's own word for a Linux that it doesn't know more of.
+const defaultOS = "Other Linux(64 bit)"
+
+type pushCommand struct {
+	*app
+	cloud cloud
+	push  pipeline.Push
+
+	sourceFormat, via string
+	tags              []string
+	bitmap            string
+	unproven          bool
+	sandbox           sandboxFlags
+	json              bool
+	memory            string
+	timeout           time.Duration
+}
+
+func (a *app) pushCommand() *cobra.Command {
+	c := &pushCommand{app: a}
+	cmd := &cobra.Command{
+		Use:   "push IMAGE",
+		Short: "Make a cloud image from a disk image",
+		Long: `Push converts the disk image while it uploads it in parallel parts, registers it by
+fast import, waits until it is usable and prints the image's id on stdout.
+
+With --sandbox it does the same against a cloud of its own on this machine: no
+account and no network.
+
+Settings come from flags, then from the environment: ` + envAK + `,
+` + envSK + `, ` + envToken + `, ` + envProject + `,
+` + envRegion + `, ` + envBucket + `, ` + envOBSEndpoint + `, ` + envIMSEndpoint + `.
+
+An interrupted push keeps what was sent; the same command goes on from there.`,
+		Example: `  imgferry push --sandbox disk.qcow2
+  imgferry push disk.qcow2 --bucket my-images --region cn-north-4 --os-version "Debian GNU/Linux 12.0.0 64bit"`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.run(cmd.Context(), args[0], cmd.Flags().Changed("os-version"))
+		},
+	}
+	f := cmd.Flags()
+	p := &c.push
+	f.StringVar(&p.Name, "name", "", "the image's name (default: the file's name)")
+	f.StringVar(&p.Key, "key", "", "the object's key (default: NAME-HASH.FORMAT)")
+	f.StringVar(&p.OSVersion, "os-version", defaultOS, "operating system, as the service spells it")
+	f.StringVar(&p.OSType, "os-type", "Linux", "Linux or Windows; for data images only")
+	f.IntVar(&p.MinDisk, "min-disk", 0, "smallest system disk in GiB (default: the virtual size)")
+	f.StringVar(&p.Type, "type", "ECS", "ECS, BMS or DataImage")
+	f.StringVar(&p.Architecture, "arch", "x86", "x86 or arm")
+	f.StringArrayVar(&c.tags, "tag", nil, "KEY=VALUE, once for each tag")
+	f.StringVar(&p.Description, "description", "", "up to 1024 characters")
+	f.StringVar(&p.Format, "format", pipeline.ZVHD2, "what to upload: zvhd2, or raw with its bitmap")
+	f.StringVar(&c.via, "via", "fast", "way of import: fast")
+	f.BoolVar(&p.NoWait, "no-wait", false, "print the import job's id instead of waiting for the image")
+	f.DurationVar(&c.timeout, "wait-timeout", time.Hour, "how long to wait for the import job")
+	f.BoolVar(&p.Overwrite, "overwrite", false, "replace an object of the same key")
+	f.BoolVar(&p.DeleteObject, "delete-object", false, "delete the object once the image is active")
+	f.StringVar(&c.bitmap, "bitmap", "", "with --format raw: the block bitmap made by the vendor's tool")
+	f.BoolVar(&c.unproven, "unproven-bitmap", false, `with --format raw: send a bitmap in ZVHD2's layout. The service's own
+layout is not published; if it is another one, the image is silently damaged`)
+	f.IntVar(&p.Senders, "concurrency", 4, "parts sent at once")
+	f.StringVar(&c.memory, "memory", "224MiB", "memory for part buffers")
+	f.StringVarP(&c.sourceFormat, "source-format", "f", "", "source format; default by content")
+	c.sandbox.add(cmd)
+	f.BoolVar(&c.json, "json", false, "print a report as JSON instead of the id")
+	c.cloud.storeFlags(cmd)
+	c.cloud.serviceFlags(cmd)
+	return cmd
+}
+
+func (c *pushCommand) run(ctx context.Context, path string, osGiven bool) (err error) {
+	if err := c.complete(path); err != nil {
+		return err
+	}
+	img, err := open(ctx, path, c.sourceFormat)
+	if err != nil {
+		return err
+	}
+	defer img.Close()
+	c.push.Disk = pipeline.Disk{Image: img, Format: img.format, Changed: img.file.Changed}
+
+	stop, err := c.sandbox.start(ctx, c.app, &c.cloud)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	bucket, images, err := c.cloud.both()
+	if err != nil {
+		return err
+	}
+	c.push.Bucket, c.push.Images, c.push.BucketName = bucket, images, c.cloud.bucket
+	if !osGiven && c.push.Type != limits.TypeData {
+		c.say("warning: no --os-version given: registering as %q; some features depend on the right one", defaultOS)
+	}
+	if w := limits.NameWarning(c.push.Name); w != "" {
+		c.say("warning: %s", w)
+	}
+	start := time.Now()
+	r, err := c.watched(ctx)
+	if err != nil {
+		c.explain(r, err)
+		return err
+	}
+	if c.json {
+		return printJSON(c.stdout, r)
+	}
+	c.summary(r, time.Since(start))
+	id := r.ImageID
+	if c.push.NoWait {
+		id = r.JobID
+	}
+	_, err = fmt.Fprintln(c.stdout, id)
+	return err
+}
+
+// complete fills in what follows from flags alone, and refuses what makes no sense.
+func (c *pushCommand) complete(path string) error {
+	p := &c.push
+	if p.Format != pipeline.ZVHD2 && p.Format != pipeline.Raw {
+		return usagef("--format takes zvhd2 or raw, not %q", p.Format)
+	}
+	if c.via != "fast" {
+		return usagef("--via takes fast, not %q", c.via)
+	}
+	if p.Format != pipeline.Raw && (c.bitmap != "" || c.unproven) {
+		return usagef("--bitmap and --unproven-bitmap go with --format raw")
+	}
+	if p.Format == pipeline.Raw && c.bitmap == "" && !c.unproven && !c.sandbox.on {
+		return usagef("a raw disk needs the bitmap that the vendor's tool makes: --bitmap FILE, or --unproven-bitmap (see its help), or rather --format zvhd2")
+	}
+	if p.MinDisk < 0 || p.Senders < 1 {
+		return usagef("--min-disk and --concurrency take positive numbers")
+	}
+	if p.NoWait && p.DeleteObject {
+		return usagef("--delete-object needs to wait for the image: leave --no-wait out")
+	}
+	memory, err := humanize.ParseBytes(c.memory)
+	if err != nil || memory > 1<<50 {
+		return usagef("--memory takes a size such as 224MiB, not %q", c.memory)
+	}
+	p.Memory = int64(memory)
+	for _, t := range c.tags {
+		key, value, ok := strings.Cut(t, "=")
+		if !ok {
+			return usagef("--tag takes KEY=VALUE, not %q", t)
+		}
+		p.Tags = append(p.Tags, ims.Tag{Key: key, Value: value})
+	}
+	if p.Name == "" {
+		base := filepath.Base(path)
+		p.Name = strings.TrimSuffix(base, filepath.Ext(base))
+	}
+	if c.bitmap != "" {
+		if p.Bitmap, err = readBitmap(c.bitmap); err != nil {
+			return err
+		}
+	}
+	p.Program = userAgent()
+	p.Notice = func(s string) { c.say("%s", s) }
+	p.Progress = new(pipeline.Progress)
+	return nil
+}
+
+// maxBitmap bounds a bitmap file in bytes: a disk of 64 TiB in the layout of ZVHD2, and room for
+// other layouts.
+const maxBitmap = 16 << 20
+
+func readBitmap(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() == 0 || st.Size() > maxBitmap {
+		return nil, usagef("%s is no bitmap file: it must be a regular file of 1 byte to %d MiB", path, maxBitmap>>20)
+	}
+	return os.ReadFile(path)
+}
+
+// watched runs the push while its progress is shown.
+func (c *pushCommand) watched(ctx context.Context) (pipeline.Report, error) {
+	pr := c.push.Progress
+	stop := watch(c.stderr, func() snapshot {
+		return snapshot{
+			read: pr.Convert.Read.Load(), total: pr.Convert.Total.Load(),
+			sent: pr.Upload.Sent(), skipped: pr.Upload.Skipped(),
+		}
+	})
+	stopped := false
+	defer func() {
+		if !stopped {
+			stop()
+		}
+	}()
+	c.push.Wait.Progress = func(j ims.Job) {
+		if !stopped {
+			stop() // the bytes are through; from here on it is the service's progress
+			stopped = true
+		}
+		c.say("import job: %s, %.0f%%", strings.ToLower(string(j.Status)), j.Progress*100)
+	}
+	c.push.WaitTimeout = c.timeout
+	return c.push.Run(ctx)
+}
+
+func (c *pushCommand) summary(r pipeline.Report, took time.Duration) {
+	sent := fmt.Sprintf("sent %s", humanize.IBytes(uint64(r.Sent)))
+	if r.Skipped > 0 {
+		sent += fmt.Sprintf(", %s was there already", humanize.IBytes(uint64(r.Skipped)))
+	}
+	what := "image " + r.ImageID + " is active"
+	if c.push.NoWait {
+		what = "import job " + r.JobID + " is under way"
+	}
+	c.say("%s: %s from a disk of %s to %s/%s in %.1f s", what, sent, humanize.IBytes(uint64(r.VirtualSize)), r.Bucket, r.Key, took.Seconds())
+}
+
+// explain says how to go on after an upload that was kept, or a wait that was ended.
+func (c *pushCommand) explain(r pipeline.Report, err error) {
+	var kept *upload.UnfinishedError
+	var wait *ims.WaitError
+	switch {
+	case errors.As(err, &kept):
+		c.say("The unfinished upload is kept: %d parts are in the bucket.", kept.PartsDone)
+		c.say("To go on:    run the same command again")
+		c.say("To give up:  imgferry uploads --abort %s %s", c.sandbox.where(c.cloud), shellQuote(kept.Key))
+	case errors.As(err, &wait):
+		c.say("Import job %s goes on without this program; the object is %s/%s.", wait.JobID, r.Bucket, r.Key)
+	}
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imgferry/sandbox"
+	"imgferry/upload"
+)
+
+// sandboxDirHelp is sandboxDir in words.
+const sandboxDirHelp = "$XDG_STATE_HOME/imgferry/sandbox, or ~/.local/state/imgferry/sandbox"
+
+// sandboxDir is where a sandbox keeps its objects when nobody says otherwise.
+func sandboxDir() (string, error) {
+	if state := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(state) {
+		return filepath.Join(state, "imgferry", "sandbox"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("no folder for the sandbox: %w; name one", err)
+	}
+	return filepath.Join(home, ".local", "state", "imgferry", "sandbox"), nil
+}
+
+// sandboxFlags let a command run against a sandbox in its own process.
+type sandboxFlags struct {
+	on   bool
+	data string
+}
+
+func (s *sandboxFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&s.on, "sandbox", false, "use a cloud of its own on this machine")
+	cmd.Flags().StringVar(&s.data, "sandbox-data", "", "where --sandbox keeps objects (default: "+sandboxDirHelp+")")
+}
+
+// start fills c: with a running sandbox if it is wanted, else with the environment. The returned
+// function stops the sandbox and waits for it.
+func (s *sandboxFlags) start(ctx context.Context, a *app, c *cloud) (stop func(), err error) {
+	if !s.on {
+		if s.data != "" {
+			return nil, usagef("--sandbox-data goes with --sandbox")
+		}
+		c.fill()
+		return func() {}, nil
+	}
+	dir := s.data
+	if dir == "" {
+		if dir, err = sandboxDir(); err != nil {
+			return nil, err
+		}
+	}
+	box, err := sandbox.Start(ctx, sandbox.Config{DataDir: dir, Bucket: c.bucket})
+	if err != nil {
+		return nil, err
+	}
+	c.region, c.project, c.bucket = box.Region(), box.ProjectID(), box.Bucket()
+	c.obsEndpoint, c.imsEndpoint = box.StoreEndpoint(), box.ImageEndpoint()
+	c.ak, c.sk, c.token = box.AccessKey(), box.SecretKey(), ""
+	a.say("sandbox: objects are kept in %s", dir)
+	return func() { closeSandbox(box) }, nil
+}
+
+// where repeats the flags that lead another command to the same bucket.
+func (s *sandboxFlags) where(c cloud) string {
+	words := []string{"--bucket", shellQuote(c.bucket)}
+	if s.on {
+		words = append(words, "--sandbox")
+		if s.data != "" {
+			words = append(words, "--sandbox-data", shellQuote(s.data))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// closeSandbox stops what may be running even after an interrupt.
+func closeSandbox(box *sandbox.Sandbox) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return box.Close(ctx)
+}
+
+// shellQuote quotes s for a POSIX shell where it needs it.
+func shellQuote(s string) string {
+	plain := strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=@%+,") == ""
+	if plain && s != "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func (a *app) sandboxCommand() *cobra.Command {
+	var cfg sandbox.Config
+	cmd := &cobra.Command{
+		Use:   "sandbox",
+		Short: "Run a cloud of its own on this machine: object store and image service",
+		Long: `Sandbox runs an S3 object store and the image service's calls that push needs, on
+loopback, until it is interrupted. It checks signatures, and its import jobs check
+every block before an image becomes active. It prints the settings that point
+imgferry, or any S3 client, at it.
+
+Objects are kept in --data; images are forgotten when it ends.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.runSandbox(cmd.Context(), cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.DataDir, "data", "", "where objects are kept (default: "+sandboxDirHelp+")")
+	f.StringVar(&cfg.StoreListen, "listen-store", "127.0.0.1:9820", "address of the object store")
+	f.StringVar(&cfg.ImageListen, "listen-images", "127.0.0.1:9821", "address of the image service")
+	f.BoolVar(&cfg.AllowRemote, "allow-remote", false, "allow addresses that other machines can reach")
+	f.StringVar(&cfg.Bucket, "bucket", "", `bucket to make (default "`+sandbox.DefaultBucket+`")`)
+	f.StringVar(&cfg.AccessKey, "ak", "", "access key (default: $"+envAK+", else a random one)")
+	f.StringVar(&cfg.SecretKey, "sk", "", "secret key (default: $"+envSK+", else a random one)")
+	return cmd
+}
+
+func (a *app) runSandbox(ctx context.Context, cfg sandbox.Config) (err error) {
+	if cfg.DataDir == "" {
+		if cfg.DataDir, err = sandboxDir(); err != nil {
+			return err
+		}
+	}
+	if cfg.AccessKey == "" && cfg.SecretKey == "" {
+		cfg.AccessKey, cfg.SecretKey = os.Getenv(envAK), os.Getenv(envSK)
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, nil))
+	box, err := sandbox.Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := closeSandbox(box); err == nil {
+			err = cerr
+		}
+	}()
+	for _, v := range [][2]string{
+		{envOBSEndpoint, box.StoreEndpoint()}, {envIMSEndpoint, box.ImageEndpoint()}, {envRegion, box.Region()},
+		{envBucket, box.Bucket()}, {envProject, box.ProjectID()}, {envAK, box.AccessKey()}, {envSK, box.SecretKey()},
+	} {
+		if _, err := fmt.Fprintf(a.stdout, "export %s=%s\n", v[0], shellQuote(v[1])); err != nil {
+			return err
+		}
+	}
+	a.say("The sandbox is running; its objects are in %s. Ctrl-C ends it.", cfg.DataDir)
+	failed := make(chan error, 1)
+	go func() { failed <- box.Wait() }() // Wait returns at the latest when Close does
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		if errors.Is(context.Cause(ctx), upload.ErrInterrupted) {
+			return nil // the way to end it
+		}
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,23 @@
+// Package all is the list of image formats that the program knows.
+//
+// Whoever opens images is handed this table; only the command itself imports the package. It holds
+// the formats that can be read, then those that are only recognised, so that a VHDX or a gzip file
+// is refused by its name instead of being taken for a raw disk.
+package all
+
+import (
+	"imgferry/formats"
+	"imgferry/formats/qcow2"
+	"imgferry/formats/raw"
+	"imgferry/formats/zvhd2"
+)
+
+// Table returns the formats in the order in which they are to be probed. raw, which knows
+// everything, is last. The slice is the caller's.
+func Table() []formats.Format {
+	table := []formats.Format{zvhd2.Format(), qcow2.Format()}
+	for _, r := range recognised {
+		table = append(table, r.format())
+	}
+	return append(table, raw.Format())
+}

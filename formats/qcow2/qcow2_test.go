@@ -1,0 +1,353 @@
+package qcow2_test
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"imgferry/formats"
+	"imgferry/formats/formatstest"
+	"imgferry/formats/qcow2"
+	"imgferry/source"
+)
+
+var update = flag.Bool("update", false, "make testdata anew with qemu-img")
+
+func Example() {
+	src, err := source.Open("testdata/v3-zstd.qcow2")
+	if err != nil {
+		panic(err)
+	}
+	img, err := qcow2.Format().Open(context.Background(), src, nil)
+	if err != nil {
+		src.Close()
+		panic(err)
+	}
+	defer img.Close()
+	for e, err := range img.Extents(context.Background()) {
+		if err != nil {
+			panic(err)
+		}
+		if !e.Zero {
+			fmt.Println(e.Offset, e.Length, e.Compressed)
+		}
+	}
+	// Output:
+	// 0 49152 true
+	// 327680 16384 true
+	// 344064 32768 false
+	// 376832 65536 true
+	// 999424 17408 true
+}
+
+// text is data that compresses, noise is data that doesn't. Both depend on the seed only.
+func text(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = "etaoin shrdlu"[r.IntN(13)]
+	}
+	return p
+}
+
+func noise(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 2))
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = byte(r.Uint32())
+	}
+	return p
+}
+
+// recipe is an image made with qemu-img and qemu-io.
+type recipe struct {
+	name     string
+	size     int64
+	pieces   []formatstest.Piece
+	options  string   // for qemu-img convert -o
+	compress bool     // qemu-img convert -c
+	io       []string // qemu-io commands afterwards
+	snapshot bool     // taken before the qemu-io commands
+}
+
+// disk is what most recipes hold: runs that compress, that don't, and zeros in between.
+func disk(size int64) []formatstest.Piece {
+	return []formatstest.Piece{
+		{Offset: 0, Data: text(1, int(min(size, 40_000)))},
+		{Offset: size / 3, Data: noise(2, int(size/20))},
+		{Offset: size/3 + size/20, Data: text(3, int(size/20))},
+		{Offset: size - size/100, Data: text(4, int(size/100))},
+	}
+}
+
+// make writes the image to path.
+func (r recipe) make(t testing.TB, path string) {
+	t.Helper()
+	raw := filepath.Join(t.TempDir(), "raw")
+	w, err := os.Create(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := w.Truncate(r.size); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range r.pieces {
+		if _, err := w.WriteAt(p.Data, p.Offset); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"convert", "-f", "raw", "-O", "qcow2"}
+	if r.options != "" {
+		args = append(args, "-o", r.options)
+	}
+	if r.compress {
+		args = append(args, "-c")
+	}
+	formatstest.Tool(t, "qemu-img", append(args, raw, path)...)
+	if r.snapshot {
+		formatstest.Tool(t, "qemu-img", "snapshot", "-c", "before", path)
+	}
+	if len(r.io) > 0 {
+		args := []string{"-f", "qcow2"}
+		for _, c := range r.io {
+			args = append(args, "-c", c)
+		}
+		formatstest.Tool(t, "qemu-io", append(args, path)...)
+	}
+}
+
+// golden are the images in testdata: small, and enough to test without qemu-img. Their sizes are
+// multiples of 512: qemu-img rounds others up.
+var golden = []recipe{
+	{name: "v2-zlib", size: 1_016_832, pieces: disk(1_016_832), options: "compat=0.10,cluster_size=4096", compress: true},
+	{name: "v3-plain", size: 500_224, pieces: disk(500_224), options: "compat=1.1,cluster_size=512"},
+	{name: "v3-zlib", size: 1_016_832, pieces: disk(1_016_832), options: "compat=1.1", compress: true},
+	{name: "v3-zstd", size: 1_016_832, pieces: disk(1_016_832), options: "compat=1.1,cluster_size=16384,compression_type=zstd", compress: true},
+}
+
+func (r recipe) testdata() string { return filepath.Join("testdata", r.name+".qcow2") }
+
+func TestGolden(t *testing.T) {
+	var cases []formatstest.Case
+	for _, r := range golden {
+		if *update {
+			r.make(t, r.testdata())
+		}
+		cases = append(cases, formatstest.Case{
+			Name: r.name, Path: r.testdata(), Size: r.size, Content: formatstest.Sparse(r.pieces...),
+		})
+	}
+	formatstest.Run(t, qcow2.Format(), cases)
+}
+
+// recipes cover every cluster size, both versions, both codecs, and what only writes to an existing
+// image produce.
+func recipes() []recipe {
+	var list []recipe
+	add := func(r recipe) {
+		r.name = strings.Trim(strings.Join([]string{fmt.Sprint(len(list)), r.options, cmp.Or(map[bool]string{true: "compressed"}[r.compress], "plain")}, " "), " ")
+		list = append(list, r)
+	}
+	for bits := 9; bits <= 21; bits++ {
+		// One and a half L2 tables of the smaller cluster sizes, a few clusters of the larger ones,
+		// and a last cluster that is cut.
+		size := int64(5<<20 + 512*7)
+		if bits >= 18 {
+			size = 4<<bits + 512*9
+		}
+		o := fmt.Sprintf("cluster_size=%d", 1<<bits)
+		add(recipe{size: size, pieces: disk(size), options: o + ",compat=0.10", compress: bits%2 == 0})
+		add(recipe{size: size, pieces: disk(size), options: o, compress: bits%2 == 1})
+		if bits%3 == 0 {
+			add(recipe{size: size, pieces: disk(size), options: o + ",compression_type=zstd", compress: true})
+		}
+	}
+	for _, o := range []string{
+		"preallocation=metadata", "preallocation=falloc", "preallocation=full", "lazy_refcounts=on", "refcount_bits=1", "refcount_bits=64",
+		"preallocation=metadata,compat=0.10",
+	} {
+		add(recipe{size: 1_000_448, pieces: disk(1_000_448), options: o})
+	}
+	// What a running machine leaves: rewritten compressed clusters, zero clusters with and without
+	// a host cluster, discarded ones, and the state before all that in a snapshot.
+	worn := []string{
+		"write -P 7 100k 200k", "write -z 150k 70k", "write -z -u 300k 130k", "discard 512k 128k", "write -P 9 600k 1k",
+		"write -P 11 5119k 512",
+	}
+	for _, o := range []string{"cluster_size=4096", "compression_type=zstd", "compat=0.10", "cluster_size=2M", "lazy_refcounts=on,cluster_size=512"} {
+		for _, c := range []bool{false, true} {
+			add(recipe{size: 5 << 20, pieces: disk(5 << 20), options: o, compress: c, io: worn, snapshot: c})
+		}
+	}
+	add(recipe{size: 512, pieces: disk(512)})
+	add(recipe{size: 70 << 30, pieces: []formatstest.Piece{{Offset: 0, Data: text(5, 1000)}, {Offset: 66 << 30, Data: noise(6, 70_000)}}, compress: true})
+	add(recipe{size: 70 << 30, pieces: []formatstest.Piece{{Offset: 0, Data: text(5, 1000)}, {Offset: 66 << 30, Data: noise(6, 70_000)}}})
+	return list
+}
+
+// TestQemuImages reads what qemu-img writes, and compares content and map with what qemu-img reads.
+func TestQemuImages(t *testing.T) {
+	formatstest.NeedTool(t, "qemu-img")
+	formatstest.NeedTool(t, "qemu-io")
+	for _, r := range recipes() {
+		t.Run(r.name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "disk.qcow2")
+			r.make(t, path)
+			formatstest.Tool(t, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", path, path+".raw")
+			want, err := os.Open(path + ".raw")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer want.Close()
+			formatstest.Run(t, qcow2.Format(), []formatstest.Case{{Name: "suite", Path: path, Size: r.size, Content: want}})
+			compareMap(t, path)
+			compareInfo(t, path)
+		})
+	}
+}
+
+// mapEntry is a line of qemu-img map --output=json.
+type mapEntry struct {
+	Start, Length int64
+	Zero, Data    bool
+	Offset        *int64
+}
+
+// compareMap compares our extents with qemu-img's. QEMU also asks the file system below for holes,
+// so what is data in the tables may be zero for it; never the other way round.
+func compareMap(t *testing.T, path string) {
+	var want []mapEntry
+	if err := json.Unmarshal(formatstest.Tool(t, "qemu-img", "map", "-f", "qcow2", "--output=json", path), &want); err != nil {
+		t.Fatal(err)
+	}
+	img := openFile(t, path)
+	ours := collect(t, img)
+	for _, w := range want {
+		for pos := w.Start; pos < w.Start+w.Length; {
+			for ours[0].Offset+ours[0].Length <= pos {
+				ours = ours[1:]
+			}
+			e := ours[0]
+			switch {
+			case e.Zero && !w.Zero:
+				t.Errorf("%+v is zero here, qemu-img says %+v", e, w)
+			case !e.Zero && w.Zero && !w.Data:
+				t.Errorf("%+v is data here, qemu-img says %+v", e, w)
+			case !e.Zero && e.Compressed == (w.Offset != nil):
+				t.Errorf("compressed here: %+v; qemu-img says %+v", e, w)
+			case e.HostOffset >= 0 && w.Offset != nil && e.HostOffset+pos-e.Offset != *w.Offset+pos-w.Start:
+				t.Errorf("%+v lies elsewhere for qemu-img: %+v at %d", e, w, *w.Offset)
+			}
+			pos = min(e.Offset+e.Length, w.Start+w.Length)
+		}
+	}
+}
+
+// compareInfo compares with qemu-img info.
+func compareInfo(t *testing.T, path string) {
+	var want struct {
+		VirtualSize int64 `json:"virtual-size"`
+		ClusterSize int64 `json:"cluster-size"`
+		Specific    struct {
+			Data map[string]any
+		} `json:"format-specific"`
+		DirtyFlag bool `json:"dirty-flag"`
+	}
+	if err := json.Unmarshal(formatstest.Tool(t, "qemu-img", "info", "-f", "qcow2", "--output=json", path), &want); err != nil {
+		t.Fatal(err)
+	}
+	in := infoFile(t, path)
+	if in.VirtualSize != want.VirtualSize || in.ClusterSize != want.ClusterSize || in.Dirty != want.DirtyFlag {
+		t.Errorf("%+v, qemu-img says %+v", in, want)
+	}
+	for _, p := range in.Specific {
+		if p.Name == "snapshots" {
+			continue
+		}
+		key := strings.ReplaceAll(p.Name, " ", "-")
+		if got, w := fmt.Sprint(p.Value), fmt.Sprint(want.Specific.Data[key]); got != w {
+			t.Errorf("%s: %s, qemu-img says %s", p.Name, got, w)
+		}
+		delete(want.Specific.Data, key)
+	}
+	if len(want.Specific.Data) > 0 {
+		t.Errorf("qemu-img also knows %v", want.Specific.Data)
+	}
+}
+
+func openFile(t testing.TB, path string) formats.Image {
+	t.Helper()
+	src, err := source.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := qcow2.Format().Open(context.Background(), src, nil)
+	if err != nil {
+		src.Close()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { img.Close() })
+	return img
+}
+
+func infoFile(t testing.TB, path string) formats.Info {
+	t.Helper()
+	src, err := source.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	in, err := qcow2.Format().Info(context.Background(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+func collect(t testing.TB, img formats.Image) []formats.Extent {
+	t.Helper()
+	var list []formats.Extent
+	for e, err := range img.Extents(context.Background()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// TestEmptyTerabyte: runs of L1 entries without a table are one extent, found without reading.
+func TestEmptyTerabyte(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.qcow2")
+	formatstest.Tool(t, "qemu-img", "create", "-f", "qcow2", path, "1T")
+	img := openFile(t, path)
+	got := collect(t, img)
+	if len(got) != 1 || got[0] != (formats.Extent{Length: 1 << 40, Zero: true, HostOffset: -1}) {
+		t.Errorf("%+v", got)
+	}
+	p := bytes.Repeat([]byte{1}, 8192)
+	if n, err := img.ReadAt(p, 1<<40-4096); n != 4096 || err != io.EOF || !bytes.Equal(p[:n], make([]byte, n)) {
+		t.Errorf("the end: %d, %v", n, err)
+	}
+}
+
+// TestMerged: a plain disk written front to back is one extent, over all of its L2 tables.
+func TestMerged(t *testing.T) {
+	r := recipe{size: 4 << 20, pieces: []formatstest.Piece{{Offset: 0, Data: noise(1, 4<<20)}}, options: "cluster_size=2M"}
+	path := filepath.Join(t.TempDir(), "disk.qcow2")
+	r.make(t, path)
+	if got := collect(t, openFile(t, path)); len(got) != 1 || got[0].Length != r.size || got[0].HostOffset <= 0 {
+		t.Errorf("%+v", got)
+	}
+}

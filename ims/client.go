@@ -1,0 +1,213 @@
+// Package ims is a typed client of the Image Management Service, and both sides of its request signing.
+//
+// It makes the calls that take an uploaded object to a usable image: fast import, job, image. It knows
+// nothing of disk formats and of object stores, keeps no state between calls, logs nothing and prints no
+// secret.
+package ims
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// defaultRequestTimeout bounds one attempt of one call; the service answers within seconds.
+	defaultRequestTimeout = 30 * time.Second
+	// pageSize is how many images one request lists: the service's own default.
+	pageSize = 500
+	// maxPages bounds a list, for a service that never ends it.
+	maxPages = 1000
+)
+
+// Config says where the service is and who calls.
+type Config struct {
+	// Endpoint is the service's address, "https://HOST". "" makes it from Region.
+	Endpoint string
+	// ProjectID is the project that owns the images. Required.
+	ProjectID string
+	// Region is the region's name, such as "cn-north-4". It is used where Endpoint is "".
+	Region string
+	// Credentials sign each request. Required.
+	Credentials Credentials
+	// HTTPClient sends the requests; redirects are never followed, since they would carry the
+	// credentials elsewhere. nil is a client of its own, with the environment's proxy.
+	HTTPClient *http.Client
+	// UserAgent is sent with each request. "" is "imgferry".
+	UserAgent string
+	// Now is the clock that signatures are dated by. nil is time.Now.
+	Now func() time.Time
+	// RequestTimeout bounds one attempt of one call. 0 is 30 seconds.
+	RequestTimeout time.Duration
+}
+
+// Client calls the service. It is safe for concurrent use.
+type Client struct {
+	cfg  Config
+	base *url.URL
+	http *http.Client
+}
+
+// New returns a client. It sends nothing.
+func New(cfg Config) (*Client, error) {
+	if err := cfg.Credentials.check(); err != nil {
+		return nil, err
+	}
+	if !isID(cfg.ProjectID) {
+		return nil, errors.New("the project id is missing or malformed")
+	}
+	if cfg.Endpoint == "" {
+		if cfg.Region == "" {
+			return nil, errors.New("neither an endpoint of the image service nor a region is given")
+		}
+		cfg.Endpoint = "https://ims." + cfg.Region + ".myhuaweicloud.com"
+	}
+	if !strings.Contains(cfg.Endpoint, "://") {
+		cfg.Endpoint = "https://" + cfg.Endpoint
+	}
+	base, err := url.Parse(cfg.Endpoint)
+	if err != nil || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" ||
+		base.Scheme != "http" && base.Scheme != "https" || strings.Trim(base.Path, "/") != "" {
+		// The address itself stays out of the message: it may hold a password.
+		return nil, errors.New("the image service's endpoint is not of the form https://HOST[:PORT]")
+	}
+	if cfg.HTTPClient == nil {
+		cfg.HTTPClient = &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}
+	}
+	hc := *cfg.HTTPClient
+	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = "imgferry"
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.RequestTimeout <= 0 {
+		cfg.RequestTimeout = defaultRequestTimeout
+	}
+	return &Client{cfg, base, &hc}, nil
+}
+
+// QuickImport starts a fast import and returns the id of its job. It sends the request at most once: an
+// *APIError whose MaybeDone is set leaves open whether the service took it. A request that breaks the
+// service's rules is not sent; the error is a *limits.Error.
+func (c *Client) QuickImport(ctx context.Context, r QuickImportRequest) (string, error) {
+	if err := r.Check(); err != nil {
+		return "", err
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return "", err
+	}
+	var answer struct {
+		JobID text `json:"job_id"`
+	}
+	call := call{op: "start the fast import", method: http.MethodPost, path: "/v2/cloudimages/quickimport/action", body: body}
+	err = c.do(ctx, call, func(p []byte) error {
+		if err := json.Unmarshal(p, &answer); err != nil {
+			return err
+		}
+		if !isID(string(answer.JobID)) {
+			return errors.New("it names no job")
+		}
+		return nil
+	})
+	return string(answer.JobID), err
+}
+
+// Job returns the state of a job.
+func (c *Client) Job(ctx context.Context, id string) (Job, error) {
+	if !isID(id) {
+		return Job{}, fmt.Errorf("%q is no job id", id)
+	}
+	var j Job
+	call := call{op: "query job " + id, method: http.MethodGet, path: "/v1/" + c.cfg.ProjectID + "/jobs/" + id}
+	err := c.do(ctx, call, func(p []byte) (err error) {
+		j, err = decodeJob(p)
+		return err
+	})
+	if err != nil {
+		return Job{}, err
+	}
+	j.ID = id
+	return j, nil
+}
+
+// Image returns the image with that id, in whatever state it is. The error matches ErrNotFound if there
+// is none.
+func (c *Client) Image(ctx context.Context, id string) (Image, error) {
+	if !isID(id) {
+		return Image{}, fmt.Errorf("%q is no image id", id)
+	}
+	images, err := c.list(ctx, "show image "+id, url.Values{"id": {id}})
+	if err != nil {
+		return Image{}, err
+	}
+	for _, img := range images {
+		if img.ID == id {
+			return img, nil
+		}
+	}
+	return Image{}, fmt.Errorf("image %s: %w", id, ErrNotFound)
+}
+
+// Images lists images by the filters of the reference (5.1.1): "name", "status", "__imagetype", "tag" (as
+// KEY=VALUE) and so on. It fetches all pages unless the filter has a "limit".
+func (c *Client) Images(ctx context.Context, filter url.Values) ([]Image, error) {
+	if filter.Has("limit") {
+		return c.list(ctx, "list images", filter)
+	}
+	query := make(url.Values, len(filter)+2)
+	for k, v := range filter {
+		query[k] = v
+	}
+	query.Set("limit", strconv.Itoa(pageSize))
+	var all []Image
+	for range maxPages {
+		page, err := c.list(ctx, "list images", query)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		if len(page) < pageSize {
+			return all, nil
+		}
+		query.Set("marker", page[len(page)-1].ID)
+	}
+	return nil, fmt.Errorf("list images: the service still sends pages after %d of them", maxPages)
+}
+
+func (c *Client) list(ctx context.Context, op string, query url.Values) ([]Image, error) {
+	var images []Image
+	call := call{op: op, method: http.MethodGet, path: "/v2/cloudimages", query: query}
+	err := c.do(ctx, call, func(p []byte) (err error) {
+		images, err = decodeImages(p)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return images, nil
+}
+
+// DeleteImage deletes an image. The error matches ErrNotFound if there is none.
+func (c *Client) DeleteImage(ctx context.Context, id string) error {
+	if !isID(id) {
+		return fmt.Errorf("%q is no image id", id)
+	}
+	call := call{op: "delete image " + id, method: http.MethodDelete, path: "/v2/images/" + id}
+	return c.do(ctx, call, func([]byte) error { return nil })
+}
+
+// isID reports whether s can be an id in a path: letters, digits, '-' and '_'.
+func isID(s string) bool {
+	return s != "" && len(s) <= 100 && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
+	})
+}

@@ -1,0 +1,213 @@
+package ims
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// maxBody bounds what is read of an answer, in bytes: a page of 500 images has about 1 MB.
+	maxBody = 8 << 20
+	// maxAttempts bounds how often a call is sent; with the delays below that lasts about ten seconds.
+	maxAttempts = 6
+	// firstDelay is the wait before the second attempt; each further one doubles it up to maxDelay.
+	firstDelay, maxDelay = 250 * time.Millisecond, 8 * time.Second
+	// maxRetryAfter is the longest wait that the service may ask for.
+	maxRetryAfter = time.Minute
+)
+
+// call is one request of the API.
+type call struct {
+	op, method, path string
+	query            url.Values
+	body             []byte
+}
+
+// repeatable says that the call only reads, so that sending it twice is the same as once.
+func (k call) repeatable() bool { return k.method == http.MethodGet }
+
+// do sends a call until decode has read its answer. Calls that only read are sent again after transient
+// failures; calls that change something only where the service surely did not take them.
+func (c *Client) do(ctx context.Context, k call, decode func([]byte) error) error {
+	for n := 1; ; n++ {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%s: %w", k.op, context.Cause(ctx))
+		}
+		wait, err := c.attempt(ctx, k, decode)
+		var fail *APIError
+		if err == nil || !errors.As(err, &fail) || !fail.Temporary || fail.MaybeDone || n == maxAttempts {
+			return err
+		}
+		if err := sleep(ctx, max(wait, backoff(n))); err != nil {
+			return fmt.Errorf("%w; then: %w", fail, err)
+		}
+	}
+}
+
+// backoff returns the wait after attempt n: doubled each time, and between half and all of that, so that
+// many clients don't come back together.
+func backoff(n int) time.Duration {
+	d := min(firstDelay<<(n-1), maxDelay)
+	return d/2 + rand.N(d/2)
+}
+
+// sleep waits for d, or for the end of ctx, whose cause it returns.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
+
+// attempt sends the request once. What it returns is an *APIError, or the context's error.
+func (c *Client) attempt(ctx context.Context, k call, decode func([]byte) error) (retryAfter time.Duration, err error) {
+	bounded, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
+	defer cancel()
+	target := *c.base
+	target.Path, target.RawQuery = k.path, canonicalQuery(k.query)
+	req, err := http.NewRequestWithContext(bounded, k.method, target.String(), bytes.NewReader(k.body))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("User-Agent", c.cfg.UserAgent)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set(headerProject, c.cfg.ProjectID)
+	if len(k.body) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if err := c.cfg.Credentials.Sign(req, k.body, c.cfg.Now(), "host"); err != nil {
+		return 0, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, c.unanswered(ctx, k, err)
+	}
+	defer resp.Body.Close()
+	body, readErr := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	fail := &APIError{Op: k.op, Status: resp.StatusCode, RequestID: requestID(resp.Header)}
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		c.refused(fail, k, resp, body)
+		return retryAfterOf(resp.Header, c.cfg.Now()), fail
+	}
+	switch {
+	case ctx.Err() != nil && readErr != nil:
+		return 0, c.unanswered(ctx, k, readErr)
+	case readErr != nil:
+		fail.Err, fail.Temporary = fmt.Errorf("the answer broke off: %w", readErr), true
+	case len(body) > maxBody:
+		fail.Err = fmt.Errorf("the answer is longer than %d bytes", maxBody)
+	default:
+		if err := decode(body); err != nil {
+			fail.Err = errors.New(c.cfg.Credentials.redact(unreadable(body, err).Error()))
+		}
+	}
+	if fail.Err == nil {
+		return 0, nil
+	}
+	fail.MaybeDone = !k.repeatable()
+	return 0, fail
+}
+
+// refused fills in what an answer other than 2xx says.
+func (c *Client) refused(fail *APIError, k call, resp *http.Response, body []byte) {
+	code, message, id := decodeError(body)
+	fail.Code, fail.Message = code, c.cfg.Credentials.redact(message)
+	if fail.RequestID == "" {
+		fail.RequestID = id
+	}
+	if fail.Message == "" {
+		fail.Message = "the service answers " + strings.ToLower(http.StatusText(resp.StatusCode))
+	}
+	switch resp.StatusCode {
+	case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		fail.Temporary = true
+	case http.StatusUnauthorized:
+		// The commonest cause of a refused signature on a machine that has just been set up.
+		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+			if skew := c.cfg.Now().Sub(date).Abs(); skew > maxSkew {
+				fail.Message += fmt.Sprintf("; this machine's clock differs from the service's by %s", skew.Round(time.Second))
+			}
+		}
+	}
+	fail.MaybeDone = fail.Temporary && !k.repeatable() && !refusedUnread(resp.StatusCode)
+}
+
+// refusedUnread reports statuses by which the service says that it did not take the request.
+func refusedUnread(status int) bool {
+	return status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable
+}
+
+// unanswered makes the error for a request that got no answer.
+func (c *Client) unanswered(ctx context.Context, k call, err error) error {
+	fail := &APIError{Op: k.op, Err: err}
+	fail.MaybeDone = !k.repeatable() && !unsent(err)
+	var u *url.Error
+	if errors.As(err, &u) { // its text repeats method and address
+		fail.Err = u.Err
+	}
+	switch {
+	case ctx.Err() != nil:
+		fail.Err = context.Cause(ctx)
+	case errors.Is(err, context.DeadlineExceeded):
+		fail.Err, fail.Temporary = fmt.Errorf("no answer within %s", c.cfg.RequestTimeout), true
+	default:
+		fail.Temporary = !isPermanent(err)
+	}
+	return fail
+}
+
+// unsent reports failures from before anything was sent to the service: no address, no connection.
+func unsent(err error) bool {
+	var op *net.OpError
+	var dns *net.DNSError
+	return errors.As(err, &dns) || errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") || isPermanent(err)
+}
+
+func requestID(h http.Header) string {
+	for _, name := range []string{"X-Request-Id", "X-Openstack-Request-Id"} {
+		if id := h.Get(name); id != "" {
+			return printable(id, 100)
+		}
+	}
+	return ""
+}
+
+// isPermanent reports failures of the connection that the next attempt would meet again, before a request
+// is sent: a certificate nobody vouches for, a server that doesn't speak TLS, a name that doesn't exist.
+func isPermanent(err error) bool {
+	var cert *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var record tls.RecordHeaderError
+	var dns *net.DNSError
+	return errors.As(err, &cert) || errors.As(err, &authority) || errors.As(err, &record) ||
+		errors.As(err, &dns) && dns.IsNotFound
+}
+
+// retryAfterOf reads Retry-After, in seconds or as a date. What is absent or absurd is 0.
+func retryAfterOf(h http.Header, now time.Time) time.Duration {
+	v := h.Get("Retry-After")
+	var d time.Duration
+	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
+		d = time.Duration(s) * time.Second
+	} else if t, err := http.ParseTime(v); err == nil {
+		d = t.Sub(now)
+	}
+	return min(max(d, 0), maxRetryAfter)
+}

@@ -1,0 +1,59 @@
+package ims
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+const (
+	// defaultInterval is the longest pause between two polls of a job; Terraform's provider polls as often.
+	defaultInterval = 10 * time.Second
+	// firstPoll is the pause before the first poll: small imports end within a second.
+	firstPoll = 250 * time.Millisecond
+	// maxOutage is how long a job's state may stay unknown before waiting for it gives up.
+	maxOutage = 5 * time.Minute
+)
+
+// Wait says how to wait for a job.
+type Wait struct {
+	// Interval is the longest pause between two polls; the first ones come sooner. 0 is 10 seconds.
+	Interval time.Duration
+	// Progress, if not nil, is called with each state seen, by the goroutine that waits.
+	Progress func(Job)
+}
+
+// WaitJob polls a job until it ends and returns it as it ended. A job that ends with FAIL gives a
+// *JobError. A *WaitError says that waiting ended before the job did: the context ended, the service
+// refused the query, or could not be asked for five minutes.
+func (c *Client) WaitJob(ctx context.Context, id string, w Wait) (Job, error) {
+	if w.Interval <= 0 {
+		w.Interval = defaultInterval
+	}
+	var last Job
+	pause := min(firstPoll, w.Interval)
+	for seen := time.Now(); ; pause = min(2*pause, w.Interval) {
+		if err := sleep(ctx, pause); err != nil {
+			return last, &WaitError{id, last, err}
+		}
+		j, err := c.Job(ctx, id)
+		if err != nil {
+			var fail *APIError
+			transient := errors.As(err, &fail) && fail.Temporary
+			if ctx.Err() != nil || !transient || time.Since(seen) > maxOutage {
+				return last, &WaitError{id, last, err}
+			}
+			continue
+		}
+		seen, last = time.Now(), j
+		if w.Progress != nil {
+			w.Progress(j)
+		}
+		switch j.Status {
+		case JobSuccess:
+			return j, nil
+		case JobFail:
+			return j, &JobError{j.ID, j.Code, j.Reason}
+		}
+	}
+}

@@ -1,0 +1,392 @@
+// Package pipeline is the main job: an opened image becomes an object and then a cloud image. It
+// owns the goroutines of both halves, the plan and the report.
+//
+// It parses no flags and prints nothing; it opens no images and knows no particular store or
+// cloud: whoever calls it hands these over.
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"imgferry/convert"
+	"imgferry/formats"
+	"imgferry/ims"
+	"imgferry/limits"
+	"imgferry/upload"
+)
+
+// Bucket is where the object goes.
+type Bucket interface {
+	upload.Bucket
+	CheckBucket(ctx context.Context) error
+	Put(ctx context.Context, key string, body io.ReadSeeker, size int64, sum *[16]byte, meta upload.Metadata) (etag string, err error)
+	Remove(ctx context.Context, key string) error
+	SetMetadata(ctx context.Context, key string, size int64, meta upload.Metadata) error
+}
+
+// ImageService makes images from objects.
+type ImageService interface {
+	QuickImport(ctx context.Context, r ims.QuickImportRequest) (jobID string, err error)
+	WaitJob(ctx context.Context, jobID string, w ims.Wait) (ims.Job, error)
+	Image(ctx context.Context, id string) (ims.Image, error)
+}
+
+// Disk is the opened disk to push.
+type Disk struct {
+	Image formats.Image
+	// Format is the name of the format it was opened as.
+	Format string
+	// Changed says whether the source's bytes may have changed since it was opened. nil: they
+	// can't.
+	Changed func() (bool, error)
+}
+
+// Target formats of a push.
+const (
+	ZVHD2 = "zvhd2"
+	Raw   = "raw"
+)
+
+// Push is one run. Name, Disk, Bucket and Images have no default.
+type Push struct {
+	Disk   Disk
+	Bucket Bucket
+	Images ImageService
+
+	// BucketName is the bucket's name, for the image service and for messages.
+	BucketName string
+	// Key is the object's key; "" makes one from Name and the disk's first block.
+	Key string
+	// Name is the cloud image's name.
+	Name string
+	// Format is ZVHD2 or Raw.
+	Format string
+	// OSVersion, Type, Architecture, Description and Tags are the image's properties, as the
+	// image service spells them.
+	OSVersion, Type, Architecture, Description string
+	// OSType is Linux or Windows, for data images only.
+	OSType string
+	Tags   []ims.Tag
+	// MinDisk is in GiB; 0 takes the virtual size, rounded up.
+	MinDisk int
+	// Overwrite replaces an object of the same key, whatever it holds.
+	Overwrite bool
+	// DeleteObject removes the object once the image is active.
+	DeleteObject bool
+	// NoWait returns when the import job has started.
+	NoWait bool
+	// Bitmap is the block bitmap to send with a raw disk; nil makes one.
+	Bitmap []byte
+	// Memory is for part buffers, in bytes; 0 takes upload.DefaultMemory.
+	Memory int64
+	// Senders is how many parts are sent at once; 0 takes the default of package upload.
+	Senders int
+	// Program is the name and version that goes into the object's metadata.
+	Program string
+	// Wait tunes the waiting for the import job, WaitTimeout bounds it; 0: no bound.
+	Wait        ims.Wait
+	WaitTimeout time.Duration
+	// Notice is told, one sentence at a time, what the user may want to know; nil: nobody is.
+	Notice func(string)
+	// Progress is counted up, if not nil.
+	Progress *Progress
+}
+
+// Progress is counters that somebody else polls.
+type Progress struct {
+	Convert convert.Progress
+	Upload  upload.Progress
+}
+
+// Report is what a push did.
+type Report struct {
+	ImageID     string `json:"image_id,omitempty"`
+	ImageStatus string `json:"image_status,omitempty"`
+	JobID       string `json:"job_id,omitempty"`
+	Name        string `json:"name"`
+	Bucket      string `json:"bucket"`
+	Key         string `json:"key"`
+	Format      string `json:"format"`
+	ETag        string `json:"etag,omitempty"`
+	// Digest is the content digest.
+	Digest string `json:"content_digest,omitempty"`
+	// VirtualSize, ObjectSize, Sent and Skipped are in bytes; Skipped was in the store already.
+	VirtualSize int64 `json:"virtual_size"`
+	ObjectSize  int64 `json:"object_size"`
+	Sent        int64 `json:"sent"`
+	Skipped     int64 `json:"skipped"`
+	MinDisk     int   `json:"min_disk"`
+	// Reused says that the object was there already, with the same content.
+	Reused bool `json:"reused"`
+	// ObjectDeleted says that DeleteObject was carried out.
+	ObjectDeleted bool `json:"object_deleted,omitempty"`
+}
+
+// Errors of a push, for errors.Is.
+var (
+	// ErrChanged: the source's bytes changed while they were read.
+	ErrChanged = errors.New("the source changed while it was read")
+	// ErrExists: the key is taken by an object with other content.
+	ErrExists = errors.New("the object exists already")
+)
+
+// Names of the object's metadata.
+const (
+	metaDigest  = "imgferry-digest"  // content digest; absent until the upload is verified
+	metaSize    = "imgferry-size"    // virtual size rounded up to 512, bytes
+	metaFormat  = "imgferry-format"  // target format
+	metaEncoder = "imgferry-encoder" // codec and level
+	metaVersion = "imgferry-version"
+)
+
+// digestTag is the key of the image tag that holds the content digest.
+const digestTag = "imgferry-digest"
+
+// Run pushes the disk. On failure the report says how far it came. What the upload left behind is
+// in the error: an *upload.UnfinishedError was kept and can be resumed, anything else was aborted.
+func (p Push) Run(ctx context.Context) (Report, error) {
+	if p.Notice == nil {
+		p.Notice = func(string) {}
+	}
+	if p.Progress == nil {
+		p.Progress = new(Progress)
+	}
+	size := roundUp(p.Disk.Image.Size(), 512)
+	r := Report{Name: p.Name, Bucket: p.BucketName, Key: p.Key, Format: p.Format, VirtualSize: p.Disk.Image.Size(), MinDisk: p.MinDisk}
+	if err := p.check(size, &r); err != nil {
+		return r, err
+	}
+	if err := upload.Retry(ctx, upload.Policy{}, "check the bucket", p.Bucket.CheckBucket); err != nil {
+		return r, err
+	}
+	if err := p.name(ctx, size, &r); err != nil {
+		return r, err
+	}
+	reused, err := p.existing(ctx, size, &r)
+	if err != nil {
+		return r, err
+	}
+	if !reused {
+		send := p.stream
+		if p.Format == Raw {
+			send = p.raw
+		}
+		if err := send(ctx, size, &r); err != nil {
+			return r, err
+		}
+	}
+	return r, p.register(ctx, &r)
+}
+
+// request is what the image service is asked for; object and tag are not known before the upload.
+func (p *Push) request(r *Report) ims.QuickImportRequest {
+	q := ims.QuickImportRequest{
+		Name: p.Name, Description: p.Description, OSVersion: p.OSVersion, Type: p.Type,
+		Architecture: p.Architecture, MinDisk: r.MinDisk, ImageURL: limits.ImageURL(p.BucketName, r.Key),
+		ImageTags: append([]ims.Tag(nil), p.Tags...),
+	}
+	if p.Type == limits.TypeData {
+		// Data images have a kind of system instead of a version.
+		q.OSVersion, q.OSType = "", p.OSType
+	}
+	return q
+}
+
+// check refuses before anything is sent what the service would refuse after.
+func (p *Push) check(size int64, r *Report) error {
+	var err error
+	if r.MinDisk == 0 {
+		if r.MinDisk, err = limits.MinDisk(limits.FastImport, size); err != nil {
+			return err
+		}
+	}
+	if err := limits.CheckMinDisk(limits.FastImport, r.MinDisk, size); err != nil {
+		return err
+	}
+	if p.Key != "" {
+		if err := limits.ObjectKey(p.Key); err != nil {
+			return err
+		}
+	} else {
+		r.Key = p.keyFor([4]byte{}) // any key of the same length and letters
+	}
+	if err := p.request(r).Check(); err != nil {
+		return err
+	}
+	r.Key = p.Key
+	return nil
+}
+
+// name makes the key from the image's name, the size and the first stored block: the same disk
+// gets the same key, other disks of the same name get others.
+func (p *Push) name(ctx context.Context, size int64, r *Report) error {
+	if p.Key != "" {
+		return nil
+	}
+	_, sum, _, err := convert.FirstBlock(ctx, p.Disk.Image)
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(size)))
+	h.Write(sum[:]) // zeros for a disk of zeros
+	r.Key = p.keyFor([4]byte(h.Sum(nil)))
+	return nil
+}
+
+func (p *Push) keyFor(id [4]byte) string {
+	return fmt.Sprintf("%s-%x.%s", strings.Join(strings.Fields(p.Name), "-"), id, p.Format)
+}
+
+// existing looks whether the key is taken, and whether what is there is this disk already.
+func (p *Push) existing(ctx context.Context, size int64, r *Report) (reused bool, err error) {
+	if p.Overwrite {
+		return false, nil
+	}
+	var o upload.Object
+	err = upload.Retry(ctx, upload.Policy{}, "look for the object", func(ctx context.Context) (err error) {
+		o, err = p.Bucket.Stat(ctx, r.Key)
+		return err
+	})
+	if errors.Is(err, upload.ErrNoObject) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	meta := p.metadata(size)
+	for _, name := range []string{metaSize, metaFormat} {
+		if o.Metadata[name] != meta[name] {
+			return false, p.taken(r.Key, "made from another disk, in another format, or by another program")
+		}
+	}
+	p.Notice(fmt.Sprintf("%s/%s exists: comparing its content with the disk's", p.BucketName, r.Key))
+	same := p.sameDigest
+	if o.Metadata[metaDigest] == "" {
+		same = p.sameETag
+	}
+	found, ok, err := same(ctx, size, o)
+	if err != nil {
+		return false, err
+	}
+	if !ok {
+		return false, p.taken(r.Key, "made from a disk with other content or by another encoder")
+	}
+	if err := p.unchanged(); err != nil {
+		return false, err
+	}
+	p.Notice("the content is the same: nothing has to be sent")
+	r.Digest, r.ETag, r.ObjectSize, r.Skipped, r.Reused = found.Digest.String(), o.ETag, o.Size, o.Size, true
+	if o.Metadata[metaDigest] == "" {
+		if err := p.seal(ctx, meta, r); err != nil {
+			return false, err
+		}
+	}
+	if p.Format == Raw {
+		return true, p.putBitmap(ctx, r.Key, found)
+	}
+	return true, nil
+}
+
+func (p *Push) taken(key, why string) error {
+	return fmt.Errorf("%w: %s/%s, %s", ErrExists, p.BucketName, key, why)
+}
+
+// sameDigest compares the disk's content digest with the object's.
+func (p *Push) sameDigest(ctx context.Context, _ int64, o upload.Object) (convert.Result, bool, error) {
+	found, err := p.scan(ctx)
+	return found, err == nil && found.Digest.String() == o.Metadata[metaDigest], err
+}
+
+// sameETag compares the ETag that the disk's object would have with the one that is there: a run
+// that ended between the object's completion and its seal left no digest.
+func (p *Push) sameETag(ctx context.Context, size int64, o upload.Object) (convert.Result, bool, error) {
+	var etag string
+	var length int64
+	var found convert.Result
+	var err error
+	if p.Format == Raw {
+		var parts upload.Sequence
+		if parts, err = p.rawParts(size); err != nil {
+			return found, false, err
+		}
+		if found, err = p.scan(ctx); err == nil {
+			etag, length, err = upload.ETag(ctx, parts)
+		}
+	} else {
+		found, err = p.produce(ctx, size, func(ctx context.Context, parts upload.Sequence, _ upload.Plan) (err error) {
+			etag, length, err = upload.ETag(ctx, parts)
+			return err
+		})
+	}
+	return found, err == nil && etag == o.ETag && length == o.Size, err
+}
+
+// scan reads the disk for its digest and its bitmap.
+func (p *Push) scan(ctx context.Context) (convert.Result, error) {
+	n, err := convert.Count(ctx, p.Disk.Image)
+	if err != nil {
+		return convert.Result{}, err
+	}
+	p.Progress.Convert.Total.Add(n * convert.BlockSize)
+	return convert.Scan(ctx, p.Disk.Image, convert.Options{Digest: true, Progress: &p.Progress.Convert, Workers: p.workers()})
+}
+
+// engineMemory is what push leaves for the engine's slots and encoders, in bytes: 320 MiB of peak
+// RSS less the part buffers, the program itself and the sandbox it may carry.
+const engineMemory = 48 << 20
+
+func (p *Push) workers() int { return convert.DefaultWorkers(engineMemory) }
+
+// unchanged fails with ErrChanged if the source's bytes may have changed since it was opened.
+func (p *Push) unchanged() error {
+	if p.Disk.Changed == nil {
+		return nil
+	}
+	changed, err := p.Disk.Changed()
+	if err != nil {
+		return fmt.Errorf("can't see whether the source changed: %w", err)
+	}
+	if changed {
+		return ErrChanged
+	}
+	return nil
+}
+
+// metadata is what an object says of itself.
+func (p *Push) metadata(size int64) upload.Metadata {
+	m := upload.Metadata{
+		metaSize:    strconv.FormatInt(size, 10),
+		metaFormat:  p.Format,
+		metaVersion: p.Program,
+	}
+	if p.Format == ZVHD2 {
+		m[metaEncoder] = encoder.Encoder()
+	}
+	return m
+}
+
+// seal adds the content digest to the object's metadata. It is known only after the last byte was
+// sent, so the store copies the object onto itself. Without it the object is whole all the same,
+// but a later push can't see that it has the same content.
+func (p *Push) seal(ctx context.Context, meta upload.Metadata, r *Report) error {
+	meta[metaDigest] = r.Digest
+	err := upload.Retry(ctx, upload.Policy{}, "write the object's metadata", func(ctx context.Context) error {
+		return p.Bucket.SetMetadata(ctx, r.Key, r.ObjectSize, meta)
+	})
+	if err != nil && ctx.Err() == nil {
+		p.Notice(fmt.Sprintf("the object is whole, but its content digest could not be noted on it: %v", err))
+		return nil
+	}
+	return err
+}
+
+func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }

@@ -1,0 +1,87 @@
+package imageservice
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"imgferry/limits"
+)
+
+// Codes of the gateway in front of the service.
+const (
+	gatewayUnauthorized limits.Code = "APIGW.0301"
+	gatewayUnknown      limits.Code = "APIGW.0101"
+)
+
+// failure is a refusal: of a request, or by an import's job.
+type failure struct {
+	status  int // HTTP
+	code    limits.Code
+	finding string // one sentence or clause of our own
+	cause   error  // what the finding comes from, or nil
+}
+
+// Error returns the code's standard text and our finding.
+func (f *failure) Error() string {
+	text := f.code.Text()
+	if text == "" {
+		return f.finding
+	}
+	return text + " " + capital(f.finding) + "."
+}
+
+// Unwrap returns the cause.
+func (f *failure) Unwrap() error { return f.cause }
+
+// refuse returns a failure with the service's usual status, 400.
+func refuse(code limits.Code, finding string, args ...any) *failure {
+	return answerWith(http.StatusBadRequest, code, fmt.Sprintf(finding, args...))
+}
+
+// answerWith returns a failure with another status.
+func answerWith(status int, code limits.Code, finding string) *failure {
+	return &failure{status: status, code: code, finding: finding}
+}
+
+// failureOf makes a failure of any error: broken limits have their own code, all else is unknown.
+func failureOf(err error) *failure {
+	var f *failure
+	var l *limits.Error
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.As(err, &l):
+		return refuse(l.Code, "%s: %s", l.Finding, l.Advice)
+	}
+	return answerWith(http.StatusInternalServerError, limits.SystemError, err.Error())
+}
+
+// errorAnswer is the body of a refusal (reference, 3.3).
+func errorAnswer(err error, requestID string) (int, any) {
+	f := failureOf(err)
+	return f.status, struct {
+		Code      limits.Code `json:"error_code"`
+		Message   string      `json:"error_msg"`
+		RequestID string      `json:"request_id"`
+	}{f.code, f.Error(), requestID}
+}
+
+func capital(s string) string {
+	if s != "" && s[0] >= 'a' && s[0] <= 'z' {
+		return string(s[0]-'a'+'A') + s[1:]
+	}
+	return s
+}
+
+// shown quotes what a client sent, cut to a length that a sentence can hold.
+func shown(s string) string { return fmt.Sprintf("%.100q", s) }
+
+// randomHex returns n random bytes in hexadecimal.
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}

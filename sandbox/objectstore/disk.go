@@ -1,0 +1,188 @@
+package objectstore
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Names in the data directory.
+const (
+	versionFile  = "VERSION"
+	lockFile     = "LOCK"
+	bucketsDir   = "buckets"
+	segmentsDir  = "segments"
+	tempDir      = "tmp"
+	bucketPrefix = "b-" // a bucket may be called con or nul, which Windows takes for devices
+	bucketFile   = "bucket.json"
+	uploadFile   = "upload.json"
+
+	version = "imgferry object store 1\n"
+)
+
+// disk is the data directory and how to change it so that a crash shows the old state or the new.
+type disk struct {
+	root   string
+	noSync bool
+	step   func(string) // may be nil
+}
+
+func (d disk) path(elem ...string) string {
+	return filepath.Join(append([]string{d.root}, elem...)...)
+}
+
+// at marks a moment between two durable steps.
+func (d disk) at(step string) {
+	if d.step != nil {
+		d.step(step)
+	}
+}
+
+// claim locks the directory, and prepares it if it is empty. The result unlocks it.
+func (d disk) claim() (_ io.Closer, err error) {
+	if err := os.MkdirAll(d.root, 0o777); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(d.path(lockFile), os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	if err := lockExclusive(lock); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	switch v, err := os.ReadFile(d.path(versionFile)); {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := d.prepare(); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	case string(v) != version:
+		return nil, fmt.Errorf("%s says %.40q, not %q", versionFile, v, version)
+	}
+	return lock, nil
+}
+
+// prepare makes an empty store. VERSION comes last: without it the directory counts as unprepared.
+func (d disk) prepare() error {
+	entries, err := os.ReadDir(d.root)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch e.Name() {
+		case lockFile, bucketsDir, segmentsDir, tempDir:
+		default:
+			return fmt.Errorf("the directory is not an object store and holds %s", e.Name())
+		}
+	}
+	for _, name := range []string{bucketsDir, segmentsDir, tempDir} {
+		if err := os.MkdirAll(d.path(name), 0o777); err != nil {
+			return err
+		}
+	}
+	tmp, err := d.writeTemp([]byte(version))
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, d.path(versionFile)); err != nil {
+		return err
+	}
+	return d.syncDir(d.root)
+}
+
+func (d disk) emptyTemp() error {
+	entries, err := os.ReadDir(d.path(tempDir))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(d.path(tempDir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tempPath is an unused name in tmp.
+func (d disk) tempPath() string { return d.path(tempDir, randomHex(16)) }
+
+// writeRecord writes v to a new file in tmp and syncs it, ready to be renamed.
+func (d disk) writeRecord(v any) (path string, err error) {
+	p, err := json.Marshal(v)
+	if err != nil {
+		return "", err
+	}
+	return d.writeTemp(append(p, '\n'))
+}
+
+func (d disk) writeTemp(p []byte) (path string, err error) {
+	path = d.tempPath()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(p)
+	if err == nil {
+		err = d.syncFile(f)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		os.Remove(path)
+		return "", err
+	}
+	return path, nil
+}
+
+func (d disk) syncFile(f *os.File) error {
+	if d.noSync {
+		return nil
+	}
+	return f.Sync()
+}
+
+// syncDir makes renames and removals in a directory durable. A directory that is gone needs none.
+func (d disk) syncDir(path string) error {
+	if d.noSync {
+		return nil
+	}
+	if err := syncDirectory(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// readRecord reads what writeRecord wrote.
+func readRecord(path string, v any) error {
+	p, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(p))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return fmt.Errorf("%s is damaged: %w", path, err)
+	}
+	return nil
+}
+
+// randomHex returns n random bytes in lower-case hex.
+func randomHex(n int) string {
+	p := make([]byte, n)
+	rand.Read(p) // never fails
+	return hex.EncodeToString(p)
+}

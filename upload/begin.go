@@ -1,0 +1,175 @@
+package upload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// headParts is how many parts at most decide whether an unfinished upload is ours.
+const headParts = 3
+
+// maxCandidates bounds how many unfinished uploads of one key are looked into, since each costs
+// requests; older ones are left alone.
+const maxCandidates = 32
+
+// lostTime bounds the search for an upload whose Begin got no reply when the user is waiting for
+// the program to stop: an interrupt must not take longer than a second.
+const lostTime = time.Second
+
+func (s *sender) headLength() int {
+	if s.Buffers > 0 {
+		return min(headParts, s.Buffers)
+	}
+	return headParts
+}
+
+// candidates lists the unfinished uploads of exactly our key, newest first. Not being allowed to
+// list them, or a store that cannot, is no reason to fail: nothing is resumed then.
+func (s *sender) candidates(ctx context.Context) ([]Unfinished, error) {
+	found, err := s.unfinished(ctx, s.store)
+	if err != nil {
+		if ctx.Err() != nil || Temporary(err) || errors.Is(err, ErrNoBucket) {
+			return nil, err
+		}
+		s.Notice(fmt.Sprintf("Unfinished uploads cannot be listed, so none is resumed: %v.", err))
+		return nil, nil
+	}
+	s.known = make(map[string]bool, len(found))
+	for _, u := range found {
+		s.known[u.UploadID] = true
+	}
+	return found[:min(len(found), maxCandidates)], nil
+}
+
+func (s *sender) unfinished(ctx context.Context, store Store) ([]Unfinished, error) {
+	listed, err := store.Uploads(ctx, s.Key)
+	if err != nil {
+		return nil, err
+	}
+	var found []Unfinished
+	for _, u := range listed {
+		if u.Key == s.Key {
+			found = append(found, u)
+		}
+	}
+	return found, nil
+}
+
+// open decides into which upload the parts go: the newest candidate that holds our first parts,
+// or a new one.
+func (s *sender) open(ctx context.Context, head []*job, candidates []Unfinished) error {
+	for _, u := range candidates {
+		stored, err := s.store.Parts(ctx, s.Key, u.UploadID)
+		switch {
+		case errors.Is(err, ErrNoUpload):
+			continue // ended in the meantime
+		case err != nil && (ctx.Err() != nil || Temporary(err)):
+			return err
+		case err != nil:
+			s.Notice(fmt.Sprintf("The unfinished upload %s is left alone: %v.", u.UploadID, err))
+			continue
+		}
+		byNumber := make(map[int]StoredPart, len(stored))
+		for _, p := range stored {
+			byNumber[p.Number] = p
+		}
+		ours, err := holds(byNumber, head)
+		if err != nil {
+			return err
+		}
+		if ours {
+			s.uploadID, s.stored, s.resumed = u.UploadID, byNumber, true
+			s.Notice(fmt.Sprintf("The unfinished upload of %s is resumed: the store has %d of its parts.",
+				u.Initiated.UTC().Format(time.DateTime), len(stored)))
+			return nil
+		}
+		s.Notice(fmt.Sprintf("The unfinished upload %s of the same key, with %d parts, holds something else and is left alone.",
+			u.UploadID, len(stored)))
+	}
+	return s.begin(ctx)
+}
+
+// holds reports whether at least one of the jobs is stored, and none differently.
+func holds(stored map[int]StoredPart, head []*job) (bool, error) {
+	any := false
+	for _, j := range head {
+		p, ok := stored[j.Number]
+		if !ok {
+			continue
+		}
+		same, err := j.is(p)
+		if err != nil || !same {
+			return false, err
+		}
+		any = true
+	}
+	return any, nil
+}
+
+// begin begins a new upload. Begin is not idempotent: if its reply is lost, the store has an
+// upload whose id nobody knows. So before Begin is tried again, an upload of our key that was not
+// there before and has no parts is taken as the lost one; and when there is no further try, it is
+// aborted. (Somebody else who begins an upload of the same key in the same seconds may be taken
+// for us. Where both send the same bytes that does no harm; otherwise one of the two completes,
+// and the ETag of the object tells the other.)
+func (s *sender) begin(ctx context.Context) error {
+	lost := false
+	id, err := retryFor(ctx, s.policy, "begin the upload", func(ctx context.Context) (string, error) {
+		if lost {
+			if id, err := s.findLost(ctx, s.Store); id != "" || err != nil {
+				return id, err
+			}
+		}
+		id, err := s.Store.Begin(ctx, s.Key, s.Metadata)
+		lost = lost || err != nil && undecided(err)
+		return id, err
+	})
+	if err != nil && lost {
+		s.dropLost(ctx)
+	}
+	s.uploadID = id
+	return err
+}
+
+// findLost returns the id of an upload that a Begin without a reply left behind, or "".
+func (s *sender) findLost(ctx context.Context, store Store) (string, error) {
+	if s.known == nil {
+		return "", nil // nobody knows which uploads were there before
+	}
+	found, err := s.unfinished(ctx, store)
+	if err != nil {
+		return "", err
+	}
+	for _, u := range found {
+		if s.known[u.UploadID] {
+			continue
+		}
+		parts, err := store.Parts(ctx, s.Key, u.UploadID)
+		if err != nil && !errors.Is(err, ErrNoUpload) {
+			return "", err
+		}
+		if err == nil && len(parts) == 0 {
+			return u.UploadID, nil
+		}
+	}
+	return "", nil
+}
+
+// dropLost aborts what a Begin without a reply may have left behind when the run is over.
+func (s *sender) dropLost(ctx context.Context) {
+	limit := abortTime
+	if errors.Is(context.Cause(ctx), ErrInterrupted) {
+		limit = lostTime
+	}
+	search, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	id, err := s.findLost(search, s.store)
+	if err == nil && id != "" {
+		err = s.abort(ctx, id, limit)
+	}
+	if err != nil {
+		s.Notice(fmt.Sprintf("An empty unfinished upload of %s may be left behind: %v.", s.Key, err))
+	}
+}

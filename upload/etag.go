@@ -1,0 +1,30 @@
+package upload
+
+import (
+	"context"
+	"crypto/md5"
+	"io"
+)
+
+// ETag says which ETag and size in bytes an object made of the parts would have, without sending
+// anything. It releases every part it takes.
+func ETag(ctx context.Context, parts Sequence) (etag string, size int64, err error) {
+	var sums [][md5.Size]byte
+	for part, err := range parts(ctx) {
+		if err != nil {
+			return "", 0, err
+		}
+		h := md5.New()
+		n, err := io.Copy(h, part.Body)
+		part.release()
+		if err != nil {
+			return "", 0, &ReadError{Part: part.Number, Err: err}
+		}
+		size += n
+		sums = append(sums, [md5.Size]byte(h.Sum(nil)))
+	}
+	if err := ctx.Err(); err != nil {
+		return "", 0, context.Cause(ctx)
+	}
+	return compositeETag(sums), size, nil
+}

@@ -1,0 +1,165 @@
+package obs
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/minio/minio-go/v7"
+
+	"imgferry/upload"
+)
+
+var (
+	errNoReply = errors.New("the store's reply is not complete")
+	errEndless = errors.New("the store's listing does not end")
+	errCut     = errors.New("the store closed the connection")
+)
+
+// temporaryCodes are errors that may pass although their status (4xx, or 200 with an error as its
+// body) does not say so.
+var temporaryCodes = map[string]bool{
+	"BadDigest":            true, // the body was damaged on its way
+	"IncompleteBody":       true,
+	"InternalError":        true,
+	"OperationAborted":     true, // another request for the same thing is under way
+	"RequestLimitExceeded": true,
+	"RequestThrottled":     true,
+	"RequestTimeout":       true, // the body came too slowly
+	"ServiceUnavailable":   true,
+	"SlowDown":             true,
+	"SlowDownRead":         true,
+	"SlowDownWrite":        true,
+	"Throttling":           true,
+	"ThrottlingException":  true,
+}
+
+// permanentCodes are errors that do not pass although their status may be 5xx.
+var permanentCodes = map[string]bool{
+	"InsufficientStorage": true,
+	"NotImplemented":      true,
+	"QuotaExceeded":       true,
+}
+
+// classes are the codes that callers tell apart.
+var classes = map[string]error{
+	"AccessDenied":          upload.ErrDenied,
+	"AllAccessDisabled":     upload.ErrDenied,
+	"AccountProblem":        upload.ErrDenied,
+	"ExpiredToken":          upload.ErrDenied,
+	"InvalidAccessKeyId":    upload.ErrDenied,
+	"InvalidToken":          upload.ErrDenied,
+	"InvalidSecurityToken":  upload.ErrDenied,
+	"SignatureDoesNotMatch": upload.ErrDenied,
+	"NoSuchBucket":          upload.ErrNoBucket,
+	"NoSuchKey":             upload.ErrNoObject,
+	"NoSuchUpload":          upload.ErrNoUpload,
+}
+
+// sentences replace messages that do not help.
+var sentences = map[string]string{
+	"RequestTimeTooSkewed":      "this machine's clock differs too much from the store's (more than 15 minutes): set the clock",
+	"VirtualHostDomainRequired": "the store wants the bucket in the host name, not in the path",
+}
+
+// wrapUpload is wrap for a call that concerns an upload: a 404 without a word then means the
+// upload, where minio-go assumes the object.
+func (b *Bucket) wrapUpload(op, key string, s *seen, err error) error {
+	err = b.wrap(op, key, s, err)
+	if e, ok := err.(*upload.Error); ok && e.Class == upload.ErrNoObject {
+		e.Class = upload.ErrNoUpload
+	}
+	return err
+}
+
+// wrap turns what minio-go returned into an *upload.Error, or nil.
+func (b *Bucket) wrap(op, key string, s *seen, err error) error {
+	if err == nil {
+		return nil
+	}
+	e := &upload.Error{Op: op, Bucket: b.name, Key: key}
+	if s != nil {
+		e.Status, e.RequestID, e.RetryAfter = s.status, s.requestID, s.retryAfter
+	}
+	var answer minio.ErrorResponse
+	if errors.As(err, &answer) && e.Status != 0 {
+		fromAnswer(e, answer)
+	} else {
+		fromFailure(e, err)
+	}
+	return e
+}
+
+// fromAnswer fills e from an answer that is an error.
+func fromAnswer(e *upload.Error, answer minio.ErrorResponse) {
+	if answer.Code == "" || answer.Code[0] <= '9' {
+		// The body was no error document, so minio-go put the status line in place of a code.
+		e.Temporary = temporaryStatus(e.Status)
+		e.Message = http.StatusText(e.Status)
+		if e.Status < 300 {
+			e.Message, e.Err, e.Temporary = "", errNoReply, true
+		}
+		return
+	}
+	e.Code, e.Message, e.Class = answer.Code, answer.Message, classes[answer.Code]
+	if sentence, ok := sentences[e.Code]; ok {
+		e.Message = sentence
+	}
+	if e.RequestID == "" {
+		e.RequestID = answer.RequestID
+	}
+	e.Temporary = !permanentCodes[e.Code] && (temporaryCodes[e.Code] || temporaryStatus(e.Status))
+}
+
+func temporaryStatus(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return true
+	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusInsufficientStorage:
+		return false
+	}
+	return status >= 500
+}
+
+// fromFailure fills e from the failure to get an answer, or to read all of it.
+func fromFailure(e *upload.Error, err error) {
+	var (
+		request *url.Error
+		name    *net.DNSError
+		cert    *tls.CertificateVerificationError
+		plain   tls.RecordHeaderError
+	)
+	e.Err = err
+	isRequest := errors.As(err, &request)
+	if isRequest {
+		e.Err = request.Err // without the URL
+	}
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		// Whoever ended the context knows whether it makes sense to try again.
+	case errors.Is(err, errEndless):
+	case errors.As(err, &cert):
+		e.Message = "the store's certificate is not trusted: " + cert.Err.Error()
+	case errors.As(err, &plain), isRequest && request.Err.Error() == "http: server gave HTTP response to HTTPS client":
+		e.Message = "the store does not speak HTTPS here"
+	case errors.As(err, &name) && name.IsNotFound:
+		e.Message = "there is no host " + name.Name
+	case isRequest:
+		e.Temporary = true
+		if strings.HasPrefix(request.Err.Error(), "Connection closed by foreign host") {
+			e.Err = errCut // minio-go replaces io.EOF by a text with the URL
+		}
+	case errors.Is(err, errNoReply):
+		e.Temporary = true
+	case e.Status != 0:
+		// The answer broke off, or was no XML.
+		e.Temporary = true
+		e.Err = fmt.Errorf("%w: %w", errNoReply, err)
+	}
+	// What is left was refused before it was sent, such as a bad name of a bucket.
+}

@@ -1,0 +1,404 @@
+// Package obs is one bucket of Huawei Cloud OBS, or of any other store that speaks the S3 API:
+// the upload.Bucket that sends parts, and the few object calls around an upload.
+//
+// It makes one attempt per call and never waits to try again; that is for upload.Retry. It knows
+// nothing of disk images. Requests follow what OBS documents: signature version 4 with an explicit
+// region, UNSIGNED-PAYLOAD for bodies with a Content-MD5 beside it, no trailers, and the bucket in
+// the host name.
+package obs
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"imgferry/upload"
+)
+
+// Style says where the name of the bucket goes.
+type Style int
+
+const (
+	// Auto is VirtualHost for OBS and AWS, and Path for IP addresses, localhost and all others.
+	Auto Style = iota
+	// Path is https://endpoint/bucket/key.
+	Path
+	// VirtualHost is https://bucket.endpoint/key.
+	VirtualHost
+)
+
+// Config says which bucket, and as whom.
+type Config struct {
+	// Endpoint is HOST[:PORT], or a URL whose scheme then decides instead of Secure.
+	Endpoint string
+	// Secure selects HTTPS.
+	Secure bool
+	// Region is needed for the signature: a store is never asked for it.
+	Region string
+	Bucket string
+	// AccessKey and SecretKey sign the requests; SecurityToken goes with temporary ones. None of
+	// them ever appears in an error.
+	AccessKey, SecretKey, SecurityToken string
+	Style                               Style
+	// Transport makes the connections. Nil: NewTransport(0).
+	Transport http.RoundTripper
+	// UserAgent, "name/version", is added to the one of the client library.
+	UserAgent string
+}
+
+// Bucket is one bucket. It is safe for concurrent use.
+type Bucket struct {
+	core *minio.Core
+	name string
+}
+
+var _ upload.Bucket = (*Bucket)(nil)
+
+// maxCopy is the largest object or range that one request may copy: 5 GiB in the S3 API.
+const maxCopy = 5 << 30
+
+// copyRange is the size of the ranges in which a larger object is copied, in bytes. It is well
+// below maxCopy, so that each request answers in reasonable time.
+const copyRange = 1 << 30
+
+// pageSize is the number of entries asked for in one page of a listing, the most that S3 gives.
+const pageSize = 1000
+
+// maxPages bounds a listing: 10,000 parts are 10 pages of 1,000, and a store that goes on for
+// ever must not keep us.
+const maxPages = 1000
+
+// New returns the bucket that c describes. It makes no request.
+func New(c Config) (*Bucket, error) {
+	host, secure, err := parseEndpoint(c.Endpoint, c.Secure)
+	if err != nil {
+		return nil, err
+	}
+	if c.Region == "" {
+		return nil, errors.New("the region of the object store is not set")
+	}
+	if c.Bucket == "" {
+		return nil, errors.New("the name of the bucket is not set")
+	}
+	if c.AccessKey == "" || c.SecretKey == "" {
+		return nil, errors.New("the access key and the secret key of the object store are not set")
+	}
+	transport := c.Transport
+	if transport == nil {
+		transport = NewTransport(0)
+	}
+	core, err := minio.NewCore(host, &minio.Options{
+		Creds:        credentials.NewStatic("", "", "", credentials.SignatureAnonymous), // wire signs
+		Secure:       secure,
+		Region:       c.Region,
+		BucketLookup: lookup(c.Style, host),
+		Transport:    &wire{transport, c.AccessKey, c.SecretKey, c.SecurityToken, c.Region},
+		MaxRetries:   1, // upload.Retry does it, by its own classes and with a budget
+	})
+	if err != nil {
+		return nil, fmt.Errorf("endpoint %q of the object store: %w", c.Endpoint, err)
+	}
+	if name, version, ok := strings.Cut(c.UserAgent, "/"); ok {
+		core.SetAppInfo(name, version)
+	}
+	return &Bucket{core: core, name: c.Bucket}, nil
+}
+
+// parseEndpoint returns HOST[:PORT] and whether to use HTTPS.
+func parseEndpoint(endpoint string, secure bool) (string, bool, error) {
+	host := strings.TrimSuffix(endpoint, "/")
+	if scheme, rest, ok := strings.Cut(host, "://"); ok {
+		switch strings.ToLower(scheme) {
+		case "https":
+			secure = true
+		case "http":
+			secure = false
+		default:
+			return "", false, fmt.Errorf("endpoint %q of the object store is neither http nor https", endpoint)
+		}
+		host = rest
+	}
+	// Whatever goes beyond a host would silently be dropped, so it is refused. The endpoint is not
+	// quoted: someone may have put a password into it.
+	if host == "" || strings.ContainsAny(host, "/?#@ ") {
+		return "", false, errors.New("the endpoint of the object store must be HOST, HOST:PORT or a URL of just that")
+	}
+	return host, secure, nil
+}
+
+func lookup(style Style, host string) minio.BucketLookupType {
+	switch style {
+	case Path:
+		return minio.BucketLookupPath
+	case VirtualHost:
+		return minio.BucketLookupDNS
+	}
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.ToLower(strings.Trim(name, "[]"))
+	switch {
+	case net.ParseIP(name) != nil, name == "localhost", strings.HasSuffix(name, ".localhost"):
+		return minio.BucketLookupPath
+	case strings.HasPrefix(name, "obs."), strings.Contains(name, ".myhuaweicloud."):
+		return minio.BucketLookupDNS
+	}
+	return minio.BucketLookupAuto
+}
+
+// Begin starts a multipart upload.
+func (b *Bucket) Begin(ctx context.Context, key string, meta upload.Metadata) (string, error) {
+	ctx, seen := observe(ctx)
+	id, err := b.core.NewMultipartUpload(ctx, b.name, key, minio.PutObjectOptions{UserMetadata: meta})
+	if err == nil && id == "" {
+		err = errNoReply
+	}
+	return id, b.wrap("begin the upload", key, seen, err)
+}
+
+// PutPart sends one part with its Content-MD5 if sum is given.
+func (b *Bucket) PutPart(ctx context.Context, key, uploadID string, number int, body io.ReadSeeker, size int64, sum *[md5.Size]byte) (string, error) {
+	ctx, seen := observe(ctx)
+	reader := lend(body)
+	defer reader.takeBack()
+	part, err := b.core.PutObjectPart(ctx, b.name, key, uploadID, number, reader, size, minio.PutObjectPartOptions{
+		Md5Base64:            base64MD5(sum),
+		DisableContentSha256: true, // a plain body, over HTTP too
+	})
+	if err == nil && part.ETag == "" {
+		err = errNoReply
+	}
+	return part.ETag, b.wrapUpload(fmt.Sprintf("put part %d", number), key, seen, err)
+}
+
+// Parts lists what the store has of an upload.
+func (b *Bucket) Parts(ctx context.Context, key, uploadID string) ([]upload.StoredPart, error) {
+	const op = "list the parts"
+	var parts []upload.StoredPart
+	marker := 0
+	for range maxPages {
+		ctx, seen := observe(ctx)
+		page, err := b.core.ListObjectParts(ctx, b.name, key, uploadID, marker, pageSize)
+		if err != nil {
+			return nil, b.wrapUpload(op, key, seen, err)
+		}
+		for _, p := range page.ObjectParts {
+			parts = append(parts, upload.StoredPart{Number: p.PartNumber, Size: p.Size, ETag: unquote(p.ETag)})
+		}
+		if !page.IsTruncated {
+			slices.SortFunc(parts, func(a, b upload.StoredPart) int { return a.Number - b.Number })
+			return parts, nil
+		}
+		if page.NextPartNumberMarker <= marker {
+			return nil, b.wrapUpload(op, key, seen, errEndless)
+		}
+		marker = page.NextPartNumberMarker
+	}
+	return nil, b.wrapUpload(op, key, nil, errEndless)
+}
+
+// Uploads lists unfinished uploads.
+func (b *Bucket) Uploads(ctx context.Context, prefix string) ([]upload.Unfinished, error) {
+	const op = "list unfinished uploads"
+	var found []upload.Unfinished
+	var keyMarker, idMarker string
+	for range maxPages {
+		ctx, seen := observe(ctx)
+		page, err := b.core.ListMultipartUploads(ctx, b.name, prefix, keyMarker, idMarker, "", pageSize)
+		if err != nil {
+			return nil, b.wrap(op, "", seen, err)
+		}
+		for _, u := range page.Uploads {
+			found = append(found, upload.Unfinished{Key: u.Key, UploadID: u.UploadID, Initiated: u.Initiated})
+		}
+		if !page.IsTruncated {
+			slices.SortStableFunc(found, func(a, b upload.Unfinished) int { return b.Initiated.Compare(a.Initiated) })
+			return found, nil
+		}
+		if page.NextKeyMarker == keyMarker && page.NextUploadIDMarker == idMarker {
+			return nil, b.wrap(op, "", seen, errEndless)
+		}
+		keyMarker, idMarker = page.NextKeyMarker, page.NextUploadIDMarker
+	}
+	return nil, b.wrap(op, "", nil, errEndless)
+}
+
+// Complete makes the object.
+func (b *Bucket) Complete(ctx context.Context, key, uploadID string, parts []upload.StoredPart) (string, error) {
+	ctx, seen := observe(ctx)
+	list := make([]minio.CompletePart, len(parts))
+	for i, p := range parts {
+		list[i] = minio.CompletePart{PartNumber: p.Number, ETag: p.ETag}
+	}
+	info, err := b.core.CompleteMultipartUpload(ctx, b.name, key, uploadID, list, minio.PutObjectOptions{})
+	return info.ETag, b.wrapUpload("complete the upload", key, seen, err)
+}
+
+// Abort ends an upload. One that does not exist is ended.
+func (b *Bucket) Abort(ctx context.Context, key, uploadID string) error {
+	ctx, seen := observe(ctx)
+	err := b.wrapUpload("abort the upload", key, seen, b.core.AbortMultipartUpload(ctx, b.name, key, uploadID))
+	if errors.Is(err, upload.ErrNoUpload) {
+		return nil
+	}
+	return err
+}
+
+// Stat returns what the store says of an object.
+func (b *Bucket) Stat(ctx context.Context, key string) (upload.Object, error) {
+	ctx, seen := observe(ctx)
+	info, err := b.core.StatObject(ctx, b.name, key, minio.StatObjectOptions{})
+	if err != nil {
+		return upload.Object{}, b.wrap("look up the object", key, seen, err)
+	}
+	meta := make(upload.Metadata, len(info.UserMetadata))
+	for name, value := range info.UserMetadata {
+		meta[strings.ToLower(name)] = value
+	}
+	return upload.Object{Key: key, Size: info.Size, ETag: info.ETag, Modified: info.LastModified, Metadata: meta}, nil
+}
+
+// Put makes a small object (at most 5 GiB) in one request. sum is the MD5 of body if known, else
+// nil. Like PutPart it does not touch body any more once it has returned.
+func (b *Bucket) Put(ctx context.Context, key string, body io.ReadSeeker, size int64, sum *[md5.Size]byte, meta upload.Metadata) (string, error) {
+	ctx, seen := observe(ctx)
+	reader := lend(body)
+	defer reader.takeBack()
+	info, err := b.core.PutObject(ctx, b.name, key, reader, size, base64MD5(sum), "", minio.PutObjectOptions{
+		UserMetadata:         meta,
+		DisableContentSha256: true,
+	})
+	return info.ETag, b.wrap("put the object", key, seen, err)
+}
+
+// Get returns length bytes of an object from offset on. Both must lie inside the object; the
+// reader's errors are those of the connection.
+func (b *Bucket) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	const op = "read the object"
+	ctx, seen := observe(ctx)
+	var opts minio.GetObjectOptions
+	if offset < 0 || length <= 0 || offset > offset+length-1 {
+		return nil, fmt.Errorf("%s: %d bytes at offset %d are no range", op, length, offset)
+	}
+	if err := opts.SetRange(offset, offset+length-1); err != nil {
+		return nil, b.wrap(op, key, seen, err)
+	}
+	body, info, _, err := b.core.GetObject(ctx, b.name, key, opts)
+	if err != nil {
+		return nil, b.wrap(op, key, seen, err)
+	}
+	if seen.status != http.StatusPartialContent || info.Size != length {
+		body.Close()
+		return nil, b.wrap(op, key, seen, fmt.Errorf("the store sent %d bytes with status %d instead of a range of %d", info.Size, seen.status, length))
+	}
+	return body, nil
+}
+
+// Remove deletes an object. One that does not exist is deleted.
+func (b *Bucket) Remove(ctx context.Context, key string) error {
+	ctx, seen := observe(ctx)
+	err := b.wrap("remove the object", key, seen, b.core.RemoveObject(ctx, b.name, key, minio.RemoveObjectOptions{}))
+	if errors.Is(err, upload.ErrNoObject) {
+		return nil
+	}
+	return err
+}
+
+// SetMetadata replaces the metadata of an object of size bytes, by copying it onto itself on the
+// server. Its ETag may change, since the copy has other parts. The object is whole at any time.
+func (b *Bucket) SetMetadata(ctx context.Context, key string, size int64, meta upload.Metadata) error {
+	const op = "set the metadata"
+	if size > maxCopy {
+		return b.copyParts(ctx, key, size, meta)
+	}
+	ctx, seen := observe(ctx)
+	_, err := b.core.Client.CopyObject(ctx,
+		minio.CopyDestOptions{Bucket: b.name, Object: key, ReplaceMetadata: true, UserMetadata: meta, ContentType: contentType},
+		minio.CopySrcOptions{Bucket: b.name, Object: key})
+	return b.wrap(op, key, seen, err)
+}
+
+// contentType is what minio-go gives uploaded objects; a copy that replaces the metadata drops it.
+const contentType = "application/octet-stream"
+
+// copyParts copies an object onto itself in ranges.
+func (b *Bucket) copyParts(ctx context.Context, key string, size int64, meta upload.Metadata) (err error) {
+	id, err := b.Begin(ctx, key, meta)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		if failed := b.Abort(clean, key, id); failed != nil {
+			err = fmt.Errorf("%w; its unfinished upload is left behind (upload id %s): %w", err, id, failed)
+		}
+	}()
+	var parts []upload.StoredPart
+	for offset := int64(0); offset < size; offset += copyRange {
+		part, err := b.copyPart(ctx, key, id, len(parts)+1, offset, min(copyRange, size-offset))
+		if err != nil {
+			return err
+		}
+		parts = append(parts, part)
+	}
+	_, err = b.Complete(ctx, key, id, parts)
+	return err
+}
+
+func (b *Bucket) copyPart(ctx context.Context, key, id string, number int, offset, length int64) (upload.StoredPart, error) {
+	ctx, seen := observe(ctx)
+	part, err := b.core.CopyObjectPart(ctx, b.name, key, b.name, key, id, number, offset, length, nil)
+	if err == nil && part.ETag == "" {
+		err = errNoReply // a status of 200 whose body is an error has no ETag
+	}
+	if err != nil {
+		return upload.StoredPart{}, b.wrap(fmt.Sprintf("copy part %d", number), key, seen, err)
+	}
+	return upload.StoredPart{Number: number, Size: length, ETag: unquote(part.ETag)}, nil
+}
+
+// CheckBucket reports whether the bucket exists and may be used: upload.ErrNoBucket or
+// upload.ErrDenied if not.
+func (b *Bucket) CheckBucket(ctx context.Context) error {
+	const op = "look up the bucket"
+	headCtx, seen := observe(ctx)
+	exists, err := b.core.BucketExists(headCtx, b.name)
+	if err == nil && exists {
+		return nil
+	}
+	if err == nil {
+		return b.wrap(op, "", seen, minio.ErrorResponse{Code: minio.NoSuchBucket, StatusCode: http.StatusNotFound})
+	}
+	if seen.status == 0 {
+		return b.wrap(op, "", seen, err)
+	}
+	// The answer to a HEAD has no body, so it cannot say why. This request can.
+	ctx, seen = observe(ctx)
+	_, err = b.core.ListMultipartUploads(ctx, b.name, "", "", "", "", 1)
+	return b.wrap(op, "", seen, err)
+}
+
+func base64MD5(sum *[md5.Size]byte) string {
+	if sum == nil {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+func unquote(etag string) string { return strings.Trim(etag, `"`) }

@@ -1,0 +1,625 @@
+package obs_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"imgferry/upload"
+	"imgferry/upload/obs"
+)
+
+const (
+	accessKey = "TESTACCESSKEY"
+	secretKey = "very-secret-key"
+	token     = "very-secret-token"
+)
+
+// A recorder answers every request in the same way and remembers the last.
+type recorder struct {
+	answer http.HandlerFunc
+
+	last *http.Request
+	body []byte
+	n    int
+}
+
+func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.n++
+	r.last = req
+	r.body, _ = io.ReadAll(req.Body)
+	r.answer(w, req)
+}
+
+func answer(status int, header, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if name, value, ok := strings.Cut(header, ": "); ok {
+			w.Header().Set(name, value)
+		}
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+	}
+}
+
+func bucket(t *testing.T, server *httptest.Server, change ...func(*obs.Config)) *obs.Bucket {
+	t.Helper()
+	c := obs.Config{
+		Endpoint:      server.URL,
+		Region:        "test-1",
+		Bucket:        "bucket",
+		AccessKey:     accessKey,
+		SecretKey:     secretKey,
+		SecurityToken: token,
+		UserAgent:     "imgferry/1.2",
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	if c.Transport == nil {
+		transport := obs.NewTransport(0)
+		t.Cleanup(transport.CloseIdleConnections)
+		c.Transport = transport
+	}
+	b, err := obs.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+const (
+	begun     = `<InitiateMultipartUploadResult><Bucket>bucket</Bucket><Key>k</Key><UploadId>id</UploadId></InitiateMultipartUploadResult>`
+	completed = `<CompleteMultipartUploadResult><Bucket>bucket</Bucket><Key>k</Key><ETag>"e-1"</ETag></CompleteMultipartUploadResult>`
+	copied    = `<CopyObjectResult><ETag>"e"</ETag><LastModified>2026-01-02T03:04:05.000Z</LastModified></CopyObjectResult>`
+	noParts   = `<ListPartsResult></ListPartsResult>`
+	noUploads = `<ListMultipartUploadsResult></ListMultipartUploadsResult>`
+)
+
+// methods calls everything that makes one request, with an answer that pleases it.
+var methods = []struct {
+	name   string
+	verb   string
+	uri    string // path and query
+	answer http.HandlerFunc
+	call   func(context.Context, *obs.Bucket) error
+}{
+	{"Begin", "POST", "/bucket/a%20%2Bkey?uploads=", answer(200, "", begun), func(ctx context.Context, b *obs.Bucket) error {
+		id, err := b.Begin(ctx, "a +key", upload.Metadata{"digest": "d"})
+		return want(err, id, "id")
+	}},
+	{"PutPart", "PUT", "/bucket/k?partNumber=7&uploadId=id", answer(200, `ETag: "e"`, ""), func(ctx context.Context, b *obs.Bucket) error {
+		sum := md5.Sum([]byte("body"))
+		etag, err := b.PutPart(ctx, "k", "id", 7, strings.NewReader("body"), 4, &sum)
+		return want(err, etag, "e")
+	}},
+	{"Parts", "GET", "/bucket/k?max-parts=1000&part-number-marker=0&uploadId=id", answer(200, "", noParts), func(ctx context.Context, b *obs.Bucket) error {
+		_, err := b.Parts(ctx, "k", "id")
+		return err
+	}},
+	{"Uploads", "GET", "/bucket/?delimiter=&encoding-type=url&max-uploads=1000&prefix=k&uploads=", answer(200, "", noUploads), func(ctx context.Context, b *obs.Bucket) error {
+		_, err := b.Uploads(ctx, "k")
+		return err
+	}},
+	{"Complete", "POST", "/bucket/k?uploadId=id", answer(200, "", completed), func(ctx context.Context, b *obs.Bucket) error {
+		etag, err := b.Complete(ctx, "k", "id", []upload.StoredPart{{Number: 1, ETag: "e"}})
+		return want(err, etag, "e-1")
+	}},
+	{"Abort", "DELETE", "/bucket/k?uploadId=id", answer(204, "", ""), func(ctx context.Context, b *obs.Bucket) error {
+		return b.Abort(ctx, "k", "id")
+	}},
+	{"Stat", "HEAD", "/bucket/k", answer(200, "Last-Modified: Fri, 02 Jan 2026 03:04:05 GMT", ""), func(ctx context.Context, b *obs.Bucket) error {
+		_, err := b.Stat(ctx, "k")
+		return err
+	}},
+	{"Put", "PUT", "/bucket/k", answer(200, `ETag: "e"`, ""), func(ctx context.Context, b *obs.Bucket) error {
+		sum := md5.Sum([]byte("body"))
+		etag, err := b.Put(ctx, "k", strings.NewReader("body"), 4, &sum, upload.Metadata{"digest": "d"})
+		return want(err, etag, "e")
+	}},
+	{"Get", "GET", "/bucket/k", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Last-Modified", "Fri, 02 Jan 2026 03:04:05 GMT")
+		w.WriteHeader(206)
+		io.WriteString(w, "body")
+	}, func(ctx context.Context, b *obs.Bucket) error {
+		r, err := b.Get(ctx, "k", 10, 4)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		data, err := io.ReadAll(r)
+		return want(err, string(data), "body")
+	}},
+	{"Remove", "DELETE", "/bucket/k", answer(204, "", ""), func(ctx context.Context, b *obs.Bucket) error {
+		return b.Remove(ctx, "k")
+	}},
+	{"SetMetadata", "PUT", "/bucket/k", answer(200, "", copied), func(ctx context.Context, b *obs.Bucket) error {
+		return b.SetMetadata(ctx, "k", 5<<30, upload.Metadata{"digest": "d"})
+	}},
+	{"CheckBucket", "HEAD", "/bucket/", answer(200, "", ""), func(ctx context.Context, b *obs.Bucket) error {
+		return b.CheckBucket(ctx)
+	}},
+}
+
+func want(err error, got, want string) error {
+	if err == nil && got != want {
+		return fmt.Errorf("got %q instead of %q", got, want)
+	}
+	return err
+}
+
+// What goes over the wire is what OBS documents, over plain HTTP too.
+func TestWire(t *testing.T) {
+	for _, m := range methods {
+		t.Run(m.name, func(t *testing.T) {
+			rec := &recorder{answer: m.answer}
+			server := httptest.NewServer(rec)
+			defer server.Close()
+			if err := m.call(t.Context(), bucket(t, server)); err != nil {
+				t.Fatal(err)
+			}
+			if rec.n != 1 || rec.last.Method != m.verb || rec.last.RequestURI != m.uri {
+				t.Errorf("%d requests, %s %s", rec.n, rec.last.Method, rec.last.RequestURI)
+			}
+			h := rec.last.Header
+			if v := h.Get("X-Amz-Content-Sha256"); v != "UNSIGNED-PAYLOAD" {
+				t.Errorf("X-Amz-Content-Sha256 is %q", v)
+			}
+			auth := h.Get("Authorization")
+			if !strings.HasPrefix(auth, "AWS4-HMAC-SHA256 Credential="+accessKey+"/") || !strings.Contains(auth, "/test-1/s3/aws4_request") {
+				t.Errorf("Authorization is %q", auth)
+			}
+			if h.Get("X-Amz-Security-Token") != token || !strings.HasSuffix(h.Get("User-Agent"), " imgferry/1.2") {
+				t.Errorf("headers %v", h)
+			}
+			for name := range h {
+				if name = strings.ToLower(name); strings.Contains(name, "checksum") || strings.Contains(name, "trailer") || name == "content-encoding" {
+					t.Errorf("header %s is sent", name)
+				}
+			}
+			if len(rec.last.TransferEncoding) > 0 {
+				t.Errorf("transfer encoding %v", rec.last.TransferEncoding)
+			}
+			switch m.name {
+			case "PutPart", "Put":
+				sum := md5.Sum([]byte("body"))
+				if h.Get("Content-Md5") != base64.StdEncoding.EncodeToString(sum[:]) || !strings.Contains(auth, "content-md5;") {
+					t.Errorf("Content-MD5 %q, %s", h.Get("Content-Md5"), auth)
+				}
+				if string(rec.body) != "body" || rec.last.ContentLength != 4 {
+					t.Errorf("body %q", rec.body)
+				}
+			case "Get":
+				if v := h.Get("Range"); v != "bytes=10-13" {
+					t.Errorf("range %q", v)
+				}
+			}
+			if m.name == "Put" || m.name == "Begin" || m.name == "SetMetadata" {
+				if v := h.Get("X-Amz-Meta-Digest"); v != "d" {
+					t.Errorf("metadata %q", v)
+				}
+			}
+		})
+	}
+}
+
+// A body of which nothing is known beforehand has no Content-MD5.
+func TestPutPartStreams(t *testing.T) {
+	rec := &recorder{answer: answer(200, `ETag: "e"`, "")}
+	server := httptest.NewServer(rec)
+	defer server.Close()
+	body := strings.NewReader("xxbody")
+	body.Seek(2, io.SeekStart) // read from the current position
+	if _, err := bucket(t, server).PutPart(t.Context(), "k", "id", 1, body, 4, nil); err != nil {
+		t.Fatal(err)
+	}
+	if rec.last.Header.Get("Content-Md5") != "" || string(rec.body) != "body" {
+		t.Errorf("headers %v, body %q", rec.last.Header, rec.body)
+	}
+}
+
+func xmlError(code string) string {
+	return `<?xml version="1.0"?><Error><Code>` + code + `</Code><Message>Because of ` + code + `.</Message><RequestId>R1</RequestId></Error>`
+}
+
+// Answers mean the same whichever method gets them.
+func TestAnswers(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		status    int
+		header    string
+		body      string
+		class     error
+		temporary bool
+		says      string
+	}{
+		{"403 AccessDenied", 403, "", xmlError("AccessDenied"), upload.ErrDenied, false, "access denied"},
+		{"403 InvalidAccessKeyId", 403, "", xmlError("InvalidAccessKeyId"), upload.ErrDenied, false, "access denied"},
+		{"403 SignatureDoesNotMatch", 403, "", xmlError("SignatureDoesNotMatch"), upload.ErrDenied, false, "access denied"},
+		{"403 RequestTimeTooSkewed", 403, "", xmlError("RequestTimeTooSkewed"), nil, false, "set the clock"},
+		{"403 without a word", 403, "", "", upload.ErrDenied, false, "access denied"},
+		{"404 NoSuchBucket", 404, "", xmlError("NoSuchBucket"), upload.ErrNoBucket, false, "the bucket does not exist"},
+		{"400 RequestTimeout", 400, "", xmlError("RequestTimeout"), nil, true, "RequestTimeout"},
+		{"400 BadDigest", 400, "", xmlError("BadDigest"), nil, true, "BadDigest"},
+		{"400 EntityTooSmall", 400, "", xmlError("EntityTooSmall"), nil, false, "EntityTooSmall"},
+		{"400 without a word", 400, "", "", nil, false, "Bad Request"},
+		{"403 QuotaExceeded", 403, "", xmlError("QuotaExceeded"), nil, false, "QuotaExceeded"},
+		{"409", 409, "", xmlError("OperationAborted"), nil, true, "OperationAborted"},
+		{"429", 429, "Retry-After: 7", xmlError("TooManyRequests"), nil, true, "TooManyRequests"},
+		{"500", 500, "", xmlError("InternalError"), nil, true, "InternalError"},
+		{"500 without a word", 500, "", "", nil, true, "Internal Server Error"},
+		{"500 garbage", 500, "", "<html>\x00\xff oops", nil, true, "Internal Server Error"},
+		{"501", 501, "", xmlError("NotImplemented"), nil, false, "NotImplemented"},
+		{"502", 502, "", "<html><h1>Bad gateway</h1></html>", nil, true, "status 502"},
+		{"503 SlowDown", 503, "Retry-After: 7", xmlError("SlowDown"), nil, true, "SlowDown"},
+		{"504", 504, "", "", nil, true, "Gateway Timeout"},
+		{"507", 507, "", xmlError("InsufficientStorage"), nil, false, "InsufficientStorage"},
+	} {
+		for _, m := range methods {
+			t.Run(c.name+"/"+m.name, func(t *testing.T) {
+				rec := &recorder{answer: answer(c.status, c.header, c.body)}
+				server := httptest.NewServer(rec)
+				defer server.Close()
+				err := m.call(t.Context(), bucket(t, server))
+				var e *upload.Error
+				if !errors.As(err, &e) {
+					t.Fatalf("error %v", err)
+				}
+				if m.verb == "HEAD" && m.name == "Stat" && strings.HasPrefix(c.body, "<?xml") {
+					// A HEAD has no body to say it: only the status is left.
+					if e.Status != c.status || e.Temporary != (c.status == 429 || c.status >= 500 && c.status != 501 && c.status != 507) {
+						t.Errorf("%+v", e)
+					}
+					return
+				}
+				if e.Status != c.status || e.Temporary != c.temporary || !strings.Contains(err.Error(), c.says) || (c.class == nil) != (e.Class == nil) || c.class != nil && !errors.Is(err, c.class) {
+					t.Errorf("%v: %+v", err, e)
+				}
+				if c.header != "" && e.RetryAfter != 7*time.Second {
+					t.Errorf("Retry-After %v", e.RetryAfter)
+				}
+				if e.Code != "" && e.RequestID != "R1" {
+					t.Errorf("request id %q", e.RequestID)
+				}
+				if n := rec.n; n > 1 && m.name != "CheckBucket" || n > 2 {
+					t.Errorf("%d requests", n)
+				}
+				for _, secret := range []string{accessKey, secretKey, token} {
+					if strings.Contains(fmt.Sprintf("%v %+v", err, e), secret) {
+						t.Errorf("%v tells a secret", err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// What is missing depends on what was asked for; without a word from the store, too.
+func TestNotFound(t *testing.T) {
+	for _, c := range []struct {
+		method, body string
+		class        error // nil: no error
+	}{
+		{"Stat", "", upload.ErrNoObject},
+		{"Get", xmlError("NoSuchKey"), upload.ErrNoObject},
+		{"Get", "", upload.ErrNoObject},
+		{"SetMetadata", xmlError("NoSuchKey"), upload.ErrNoObject},
+		{"PutPart", xmlError("NoSuchUpload"), upload.ErrNoUpload},
+		{"PutPart", "", upload.ErrNoUpload},
+		{"Parts", xmlError("NoSuchUpload"), upload.ErrNoUpload},
+		{"Complete", xmlError("NoSuchUpload"), upload.ErrNoUpload},
+		{"CheckBucket", "", upload.ErrNoBucket},
+		{"Uploads", "", upload.ErrNoBucket},
+		{"Abort", xmlError("NoSuchUpload"), nil},
+		{"Abort", "", nil},
+		{"Remove", xmlError("NoSuchKey"), nil},
+	} {
+		server := httptest.NewServer(answer(404, "", c.body))
+		defer server.Close()
+		i := slices.IndexFunc(methods, func(m struct {
+			name   string
+			verb   string
+			uri    string
+			answer http.HandlerFunc
+			call   func(context.Context, *obs.Bucket) error
+		}) bool {
+			return m.name == c.method
+		})
+		err := methods[i].call(t.Context(), bucket(t, server))
+		if !errors.Is(err, c.class) || upload.Temporary(err) {
+			t.Errorf("%s with body %q: %v", c.method, c.body, err)
+		}
+	}
+}
+
+// A status of 200 is no success if the body says otherwise, or breaks off.
+func TestFalseSuccess(t *testing.T) {
+	for _, method := range []string{"Begin", "PutPart", "Parts", "Uploads", "Complete", "SetMetadata"} {
+		for name, h := range map[string]http.HandlerFunc{
+			"error":     answer(200, "", xmlError("InternalError")),
+			"nothing":   answer(200, "", ""),
+			"cut XML":   answer(200, "", "<CompleteMultipartUploadResult><Buck"),
+			"truncated": cutBody(completed),
+			"reset":     func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		} {
+			t.Run(method+"/"+name, func(t *testing.T) {
+				server := httptest.NewUnstartedServer(h)
+				server.Config.ErrorLog = nil
+				server.Start()
+				defer server.Close()
+				for _, m := range methods {
+					if m.name != method {
+						continue
+					}
+					err := m.call(t.Context(), bucket(t, server))
+					if !upload.Temporary(err) || strings.Contains(err.Error(), "http://") {
+						t.Errorf("error %v", err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// cutBody answers with half of a body and breaks the connection.
+func cutBody(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+		io.WriteString(w, body[:len(body)/2])
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// An error inside a 200 keeps its words.
+func TestErrorInside200(t *testing.T) {
+	server := httptest.NewServer(answer(200, "", xmlError("InvalidPart")))
+	defer server.Close()
+	b := bucket(t, server)
+	_, err := b.Complete(t.Context(), "k", "id", nil)
+	var e *upload.Error
+	if !errors.As(err, &e) || e.Code != "InvalidPart" || e.Temporary {
+		t.Errorf("%+v", e)
+	}
+	if err := b.SetMetadata(t.Context(), "k", 1, nil); !errors.As(err, &e) || e.Code != "InvalidPart" || e.Temporary {
+		t.Errorf("%+v", e)
+	}
+}
+
+// Failures to talk to the store.
+func TestUnreachable(t *testing.T) {
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	plain := httptest.NewServer(answer(200, "", begun))
+	defer plain.Close()
+	secure := httptest.NewTLSServer(answer(200, "", begun))
+	secure.Config.ErrorLog = nil
+	defer secure.Close()
+	stuck := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-stuck }))
+	defer silent.Close()
+	defer close(stuck)
+	impatient := obs.NewTransport(0)
+	impatient.ResponseHeaderTimeout = 10 * time.Millisecond
+	for _, c := range []struct {
+		name      string
+		server    *httptest.Server
+		change    func(*obs.Config)
+		temporary bool
+		says      string
+	}{
+		{"refused", closed, func(*obs.Config) {}, true, "connection refused"},
+		{"plain store", plain, func(c *obs.Config) { c.Endpoint = strings.Replace(c.Endpoint, "http", "https", 1) }, false, "does not speak HTTPS"},
+		{"unknown CA", secure, func(*obs.Config) {}, false, "certificate is not trusted"},
+		{"no such host", plain, func(c *obs.Config) { c.Endpoint = "http://nowhere.invalid" }, false, "no host nowhere.invalid"},
+		{"silent", silent, func(c *obs.Config) { c.Transport = impatient }, true, "timeout"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := bucket(t, c.server, c.change).Begin(t.Context(), "k", nil)
+			var e *upload.Error
+			if !errors.As(err, &e) || e.Temporary != c.temporary || !strings.Contains(err.Error(), c.says) || e.Status != 0 || strings.Contains(err.Error(), "://") {
+				t.Errorf("%v: %+v", err, e)
+			}
+		})
+	}
+}
+
+// Our own certificate authority makes the store trusted.
+func TestCustomCA(t *testing.T) {
+	server := httptest.NewTLSServer(answer(200, "", begun))
+	defer server.Close()
+	transport := obs.NewTransport(0)
+	defer transport.CloseIdleConnections()
+	transport.TLSClientConfig = &tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
+	b := bucket(t, server, func(c *obs.Config) { c.Transport = transport })
+	if _, err := b.Begin(t.Context(), "k", nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCancelled(t *testing.T) {
+	for _, m := range methods {
+		ctx, cancel := context.WithCancel(t.Context())
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			cancel()
+			<-r.Context().Done()
+		}))
+		if err := m.call(ctx, bucket(t, server)); !errors.Is(err, context.Canceled) || upload.Temporary(err) {
+			t.Errorf("%s: %v", m.name, err)
+		}
+		server.Close()
+	}
+}
+
+// After PutPart has returned nobody reads the body any more, even though the store answered
+// before it had read all of it. The race detector sees it otherwise.
+func TestBodyIsLeftAlone(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(503)
+	}))
+	defer server.Close()
+	b := bucket(t, server)
+	data := make([]byte, 8<<20)
+	for range 20 {
+		body := bytes.NewReader(data)
+		if _, err := b.PutPart(t.Context(), "k", "id", 1, body, int64(len(data)), nil); !upload.Temporary(err) {
+			t.Fatal(err)
+		}
+		body.Reset(nil)
+		clear(data)
+	}
+}
+
+// Listings are followed through all their pages, and a listing without end is an error.
+func TestPages(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		switch {
+		case q.Get("part-number-marker") == "0":
+			io.WriteString(w, `<ListPartsResult><Part><PartNumber>1</PartNumber><Size>5</Size><ETag>"a"</ETag></Part><IsTruncated>true</IsTruncated><NextPartNumberMarker>1</NextPartNumberMarker></ListPartsResult>`)
+		case q.Get("part-number-marker") == "1":
+			io.WriteString(w, `<ListPartsResult><Part><PartNumber>2</PartNumber><Size>6</Size><ETag>b</ETag></Part></ListPartsResult>`)
+		case q.Get("key-marker") == "":
+			io.WriteString(w, `<ListMultipartUploadsResult><EncodingType>url</EncodingType><Upload><Key>k%2B1</Key><UploadId>u1</UploadId><Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload><IsTruncated>true</IsTruncated><NextKeyMarker>k%2B1</NextKeyMarker><NextUploadIdMarker>u1</NextUploadIdMarker></ListMultipartUploadsResult>`)
+		case q.Get("key-marker") == "k+1" && q.Get("upload-id-marker") == "u1":
+			io.WriteString(w, `<ListMultipartUploadsResult><EncodingType>url</EncodingType><Upload><Key>k%2B1</Key><UploadId>u2</UploadId><Initiated>2026-01-02T00:00:00.000Z</Initiated></Upload></ListMultipartUploadsResult>`)
+		default:
+			w.WriteHeader(400)
+		}
+	}))
+	defer server.Close()
+	b := bucket(t, server)
+	parts, err := b.Parts(t.Context(), "k", "id")
+	if err != nil || !slices.Equal(parts, []upload.StoredPart{{Number: 1, Size: 5, ETag: "a"}, {Number: 2, Size: 6, ETag: "b"}}) {
+		t.Errorf("%v, %v", parts, err)
+	}
+	uploads, err := b.Uploads(t.Context(), "k")
+	if err != nil || len(uploads) != 2 || uploads[0].UploadID != "u2" || uploads[1].Key != "k+1" || uploads[0].Initiated.Day() != 2 {
+		t.Errorf("%v, %v", uploads, err)
+	}
+}
+
+func TestEndlessPages(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("uploads") {
+			io.WriteString(w, `<ListMultipartUploadsResult><IsTruncated>true</IsTruncated></ListMultipartUploadsResult>`)
+		} else {
+			io.WriteString(w, `<ListPartsResult><IsTruncated>true</IsTruncated></ListPartsResult>`)
+		}
+	}))
+	defer server.Close()
+	b := bucket(t, server)
+	if _, err := b.Parts(t.Context(), "k", "id"); err == nil || upload.Temporary(err) {
+		t.Error(err)
+	}
+	if _, err := b.Uploads(t.Context(), "k"); err == nil || upload.Temporary(err) {
+		t.Error(err)
+	}
+}
+
+// The range that comes back must be the one that was asked for.
+func TestGetRange(t *testing.T) {
+	for _, h := range []http.HandlerFunc{
+		answer(200, "Last-Modified: Fri, 02 Jan 2026 03:04:05 GMT", "body"), // ignores ranges
+		answer(206, "Last-Modified: Fri, 02 Jan 2026 03:04:05 GMT", "bo"),   // past the end
+	} {
+		server := httptest.NewServer(h)
+		if _, err := bucket(t, server).Get(t.Context(), "k", 0, 4); err == nil {
+			t.Error("another range was taken")
+		}
+		server.Close()
+	}
+	server := httptest.NewServer(answer(416, "", xmlError("InvalidRange")))
+	defer server.Close()
+	b := bucket(t, server)
+	for _, r := range [][2]int64{{-1, 1}, {0, 0}, {1 << 62, 1 << 62}, {5, 5}} {
+		if _, err := b.Get(t.Context(), "k", r[0], r[1]); err == nil {
+			t.Errorf("range %v was taken", r)
+		}
+	}
+}
+
+// The bucket goes where the store wants it.
+func TestStyle(t *testing.T) {
+	for _, c := range []struct {
+		endpoint string
+		style    obs.Style
+		host     string
+		path     string
+	}{
+		{"http://127.0.0.1:9000", obs.Auto, "127.0.0.1:9000", "/bucket/k"},
+		{"http://[::1]:9000/", obs.Auto, "[::1]:9000", "/bucket/k"},
+		{"localhost:9000", obs.Auto, "localhost:9000", "/bucket/k"},
+		{"http://minio.example:9000", obs.Auto, "minio.example:9000", "/bucket/k"},
+		{"https://obs.eu-de.example.com", obs.Auto, "bucket.obs.eu-de.example.com", "/k"},
+		{"obs.cn-north-4.myhuaweicloud.com", obs.Auto, "bucket.obs.cn-north-4.myhuaweicloud.com", "/k"},
+		{"obs.cn-north-4.myhuaweicloud.com", obs.Path, "obs.cn-north-4.myhuaweicloud.com", "/bucket/k"},
+		{"s3.example.com", obs.VirtualHost, "bucket.s3.example.com", "/k"},
+		{"127.0.0.1:9000", obs.VirtualHost, "bucket.127.0.0.1:9000", "/k"},
+	} {
+		var got *url.URL
+		var host string
+		b := bucket(t, &httptest.Server{URL: c.endpoint}, func(config *obs.Config) {
+			config.Style = c.style
+			config.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+				got, host = r.URL, r.URL.Host
+				return nil, errors.New("enough")
+			})
+		})
+		b.Stat(t.Context(), "k")
+		if got == nil || host != c.host || got.Path != c.path {
+			t.Errorf("%s, style %d: %v", c.endpoint, c.style, got)
+		}
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestConfigRefused(t *testing.T) {
+	good := obs.Config{Endpoint: "obs.example", Region: "r", Bucket: "bucket", AccessKey: "a", SecretKey: "s"}
+	if _, err := obs.New(good); err != nil {
+		t.Error(err)
+	}
+	for name, change := range map[string]func(*obs.Config){
+		"no endpoint": func(c *obs.Config) { c.Endpoint = "" },
+		"path":        func(c *obs.Config) { c.Endpoint = "https://obs.example/bucket" },
+		"scheme":      func(c *obs.Config) { c.Endpoint = "ftp://obs.example" },
+		"password":    func(c *obs.Config) { c.Endpoint = "https://user:hush@obs.example" },
+		"no region":   func(c *obs.Config) { c.Region = "" },
+		"no bucket":   func(c *obs.Config) { c.Bucket = "" },
+		"no key":      func(c *obs.Config) { c.AccessKey = "" },
+		"no secret":   func(c *obs.Config) { c.SecretKey = "" },
+	} {
+		c := good
+		change(&c)
+		if _, err := obs.New(c); err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A name that no store takes is refused without a request.
+func TestBadNames(t *testing.T) {
+	rec := &recorder{answer: answer(200, "", begun)}
+	server := httptest.NewServer(rec)
+	defer server.Close()
+	_, err := bucket(t, server, func(c *obs.Config) { c.Bucket = "No/Bucket" }).Begin(t.Context(), "k", nil)
+	_, err2 := bucket(t, server).Begin(t.Context(), "", nil)
+	if err == nil || err2 == nil || upload.Temporary(err) || upload.Temporary(err2) || rec.n > 0 {
+		t.Errorf("%v, %v", err, err2)
+	}
+}

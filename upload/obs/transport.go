@@ -1,0 +1,123 @@
+package obs
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/minio/minio-go/v7/pkg/signer"
+)
+
+// defaultConnections is how many idle connections are kept: enough for every worker of an upload.
+const defaultConnections = 64
+
+// NewTransport returns a transport with time limits for uploads, that keeps up to connections
+// idle connections to the store (0: 64). It takes a proxy from the environment. A caller may set
+// its TLSClientConfig and Proxy before using it.
+func NewTransport(connections int) *http.Transport {
+	if connections <= 0 {
+		connections = defaultConnections
+	}
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment, // never for loopback addresses
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second,
+		// A last resort, since upload.Retry bounds each call more tightly: a Complete may take
+		// minutes.
+		ResponseHeaderTimeout: 10 * time.Minute,
+		IdleConnTimeout:       time.Minute,
+		MaxIdleConns:          connections,
+		MaxIdleConnsPerHost:   connections,
+		DisableCompression:    true, // objects are opaque
+		WriteBufferSize:       64 << 10,
+	}
+}
+
+// seen is what the transport saw of the last answer to a call. minio-go keeps less.
+type seen struct {
+	status     int // 0: no answer
+	requestID  string
+	retryAfter time.Duration
+}
+
+type seenKey struct{}
+
+// observe returns a context that collects what the transport sees.
+func observe(ctx context.Context) (context.Context, *seen) {
+	s := new(seen)
+	return context.WithValue(ctx, seenKey{}, s), s
+}
+
+// wire is the transport below minio-go: it signs each request and notes the answer.
+//
+// minio-go is left unsigned, since it would sign the SHA-256 of the body for some requests
+// (Complete, and all without a body): OBS documents only UNSIGNED-PAYLOAD. What a body holds is
+// proven by Content-MD5 and by ETags.
+type wire struct {
+	base                                http.RoundTripper
+	accessKey, secretKey, token, region string
+}
+
+func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")
+	resp, err := w.base.RoundTrip(signer.SignV4(*r, w.accessKey, w.secretKey, w.token, w.region))
+	if s, ok := r.Context().Value(seenKey{}).(*seen); ok && resp != nil {
+		*s = seen{
+			status:     resp.StatusCode,
+			requestID:  firstHeader(resp.Header, "x-obs-request-id", "x-amz-request-id"),
+			retryAfter: retryAfter(resp.Header, time.Now()),
+		}
+	}
+	return resp, err
+}
+
+func firstHeader(h http.Header, names ...string) string {
+	for _, name := range names {
+		if v := h.Get(name); v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// retryAfter reads the header of that name: seconds, or a date (RFC 9110, section 10.2.3).
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	v := h.Get("Retry-After")
+	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return time.Duration(s) * time.Second
+	}
+	if t, err := http.ParseTime(v); err == nil {
+		return max(0, t.Sub(now))
+	}
+	return 0
+}
+
+// lentReader lends a body to net/http, which may go on reading for a while after it has answered:
+// after takeBack, nobody reads the body any more. It has no Seek, so that minio-go does not rewind
+// what it must not.
+type lentReader struct {
+	mu   sync.Mutex
+	body io.Reader // nil once taken back
+}
+
+func lend(body io.Reader) *lentReader { return &lentReader{body: body} }
+
+func (l *lentReader) takeBack() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.body = nil
+}
+
+func (l *lentReader) Read(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.body == nil {
+		return 0, io.ErrClosedPipe
+	}
+	return l.body.Read(p)
+}

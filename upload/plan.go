@@ -1,0 +1,131 @@
+package upload
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+)
+
+// Limits of the S3 multipart protocol, which OBS shares, and our margins inside them.
+const (
+	// maxParts and maxPartSize (bytes) are the protocol's.
+	maxParts    = 10_000
+	maxPartSize = 5 << 30
+	// planParts is how many parts we plan for: 5 % below the limit, because a stream's parts end
+	// at chunk boundaries and its tail is only estimated.
+	planParts = 9_500
+	// minPartSize keeps requests few and stays above the 5 MiB that S3 demands (OBS: 100 KB).
+	minPartSize = 8 << 20
+	// streamStep rounds a stream's part size, so that a slightly different worst case still gives
+	// the same part boundaries and an unfinished upload can be resumed.
+	streamStep = 1 << 20
+	// rawStep is the block that zero detection and the block bitmap work in.
+	rawStep = 2 << 20
+)
+
+// MaxChunk is the largest write that is never split between two parts, in bytes: a 2 MiB block
+// that did not compress, with one page of framing.
+const MaxChunk = 2<<20 + 4<<10
+
+// DefaultMemory is what part buffers may take together unless told otherwise, in bytes. It leaves
+// about 100 MiB for encoders and the runtime below the peak of 320 MiB that a push promises.
+const DefaultMemory = 224 << 20
+
+// minBuffers lets one part fill while another is sent.
+const minBuffers = 2
+
+// Plan says how a stream of unknown length becomes parts.
+type Plan struct {
+	// PartSize is the size that ends a part: a part ends at the first chunk that reaches it. Bytes.
+	PartSize int64
+	// BufferSize is the capacity of one part buffer, PartSize plus the largest chunk. Bytes.
+	BufferSize int64
+	// Buffers is the number of part buffers.
+	Buffers int
+}
+
+// MemoryError says that the memory allowed does not hold two part buffers. Sizes in bytes.
+type MemoryError struct {
+	Need, Have int64
+}
+
+// Error returns one sentence.
+func (e *MemoryError) Error() string {
+	return fmt.Sprintf("an upload of this size needs %d MiB of part buffers, and only %d MiB are allowed",
+		ceilDiv(e.Need, 1<<20), e.Have>>20)
+}
+
+// PlanStream plans the parts of a stream of at most worstCase bytes with part buffers of about
+// memory bytes together (0: DefaultMemory). The part size depends on worstCase alone: a run with
+// another memory budget can resume the same upload. The error is *MemoryError if two buffers do
+// not fit.
+func PlanStream(worstCase, memory int64) (Plan, error) {
+	if worstCase < 0 || memory < 0 {
+		return Plan{}, fmt.Errorf("no upload of %d bytes in %d bytes of memory can be planned", worstCase, memory)
+	}
+	if memory == 0 {
+		memory = DefaultMemory
+	}
+	size := roundUp(max(minPartSize, ceilDiv(worstCase, planParts)), streamStep)
+	if size > maxPartSize-MaxChunk {
+		return Plan{}, tooLarge(worstCase)
+	}
+	buffers := memory / size
+	if buffers < minBuffers {
+		return Plan{}, &MemoryError{Need: minBuffers * size, Have: memory}
+	}
+	return Plan{PartSize: size, BufferSize: size + MaxChunk, Buffers: int(min(buffers, planParts))}, nil
+}
+
+// RawPlan says how an object of known size becomes parts of one size; the last may be shorter.
+type RawPlan struct {
+	// Size is the object's, PartSize a part's, both in bytes.
+	Size, PartSize int64
+	// Count is the number of parts.
+	Count int
+}
+
+// PlanRaw plans an object of size bytes whose parts are whole 2 MiB blocks.
+func PlanRaw(size int64) (RawPlan, error) {
+	if size <= 0 {
+		return RawPlan{}, fmt.Errorf("no upload of %d bytes can be planned", size)
+	}
+	part := roundUp(max(minPartSize, ceilDiv(size, planParts)), rawStep)
+	if part > maxPartSize {
+		return RawPlan{}, tooLarge(size)
+	}
+	return RawPlan{Size: size, PartSize: part, Count: int(ceilDiv(size, part))}, nil
+}
+
+// Parts returns the plan's parts. Their bytes are read from r while they are sent, and read again
+// when a request is repeated, so they take no buffer. r must allow concurrent reads.
+func (p RawPlan) Parts(r io.ReaderAt) Sequence {
+	return func(context.Context) iter.Seq2[Part, error] {
+		return func(yield func(Part, error) bool) {
+			for i := range p.Count {
+				offset := int64(i) * p.PartSize
+				size := min(p.PartSize, p.Size-offset)
+				part := Part{Number: i + 1, Size: size, Body: io.NewSectionReader(r, offset, size)}
+				if !yield(part, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func tooLarge(size int64) error {
+	return fmt.Errorf("%d bytes are more than one object can hold", size)
+}
+
+// ceilDiv and roundUp take a >= 0 and b > 0; no sum is formed that could overflow.
+func ceilDiv(a, b int64) int64 {
+	q := a / b
+	if a%b != 0 {
+		q++
+	}
+	return q
+}
+
+func roundUp(a, b int64) int64 { return ceilDiv(a, b) * b }

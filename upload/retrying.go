@@ -1,0 +1,160 @@
+package upload
+
+import (
+	"context"
+	"crypto/md5"
+	"fmt"
+	"io"
+	"time"
+)
+
+// WithRetry returns b with every call repeated by policy. Begin is repeated too: a Begin whose
+// reply was lost then leaves a second, empty upload behind. Send, which can tell, avoids that.
+func WithRetry(b Bucket, policy Policy) Bucket {
+	return &retrying{bucket: b, policy: policy.withDefaults()}
+}
+
+type retrying struct {
+	bucket Bucket
+	policy Policy
+}
+
+// retryFor is Retry for an f that returns a value.
+func retryFor[T any](ctx context.Context, p Policy, op string, f func(context.Context) (T, error)) (T, error) {
+	var value T
+	err := Retry(ctx, p, op, func(ctx context.Context) (err error) {
+		value, err = f(ctx)
+		return err
+	})
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return value, nil
+}
+
+func (r *retrying) Begin(ctx context.Context, key string, meta Metadata) (string, error) {
+	return retryFor(ctx, r.policy, "begin the upload", func(ctx context.Context) (string, error) {
+		return r.bucket.Begin(ctx, key, meta)
+	})
+}
+
+func (r *retrying) Parts(ctx context.Context, key, uploadID string) ([]StoredPart, error) {
+	return retryFor(ctx, r.policy, "list parts", func(ctx context.Context) ([]StoredPart, error) {
+		return r.bucket.Parts(ctx, key, uploadID)
+	})
+}
+
+func (r *retrying) Uploads(ctx context.Context, prefix string) ([]Unfinished, error) {
+	return retryFor(ctx, r.policy, "list unfinished uploads", func(ctx context.Context) ([]Unfinished, error) {
+		return r.bucket.Uploads(ctx, prefix)
+	})
+}
+
+// completeDeadline is how long one Complete may take at least: some stores assemble the object
+// while the client waits. There is time for a second and a third try.
+const completeDeadline = 5 * time.Minute
+
+func (r *retrying) Complete(ctx context.Context, key, uploadID string, parts []StoredPart) (string, error) {
+	policy := r.policy
+	policy.Deadline = max(policy.Deadline, completeDeadline)
+	policy.Budget = max(policy.Budget, 3*completeDeadline)
+	return retryFor(ctx, policy, "complete the upload", func(ctx context.Context) (string, error) {
+		return r.bucket.Complete(ctx, key, uploadID, parts)
+	})
+}
+
+func (r *retrying) Abort(ctx context.Context, key, uploadID string) error {
+	return Retry(ctx, r.policy, "abort the upload", func(ctx context.Context) error {
+		return r.bucket.Abort(ctx, key, uploadID)
+	})
+}
+
+func (r *retrying) Stat(ctx context.Context, key string) (Object, error) {
+	return retryFor(ctx, r.policy, "look up the object", func(ctx context.Context) (Object, error) {
+		return r.bucket.Stat(ctx, key)
+	})
+}
+
+// PutPart has no deadline as a whole, since a slow link may take long for a large part: it is cut
+// off when it makes no progress.
+func (r *retrying) PutPart(ctx context.Context, key, uploadID string, number int, body io.ReadSeeker, size int64, sum *[md5.Size]byte) (string, error) {
+	op := fmt.Sprintf("put part %d", number)
+	start, err := body.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return "", &ReadError{Part: number, Err: err}
+	}
+	var etag string
+	err = r.policy.retry(ctx, op, func(ctx context.Context) error {
+		if _, err := body.Seek(start, io.SeekStart); err != nil {
+			return &ReadError{Part: number, Err: err}
+		}
+		attempt, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		w := newWatchdog(body, size, r.policy, func(err error) {
+			cancel(&Error{Op: op, Temporary: true, Err: err})
+		})
+		defer w.stop()
+		var err error
+		etag, err = r.bucket.PutPart(attempt, key, uploadID, number, w, size, sum)
+		if err != nil && w.readErr != nil {
+			return &ReadError{Part: number, Err: w.readErr}
+		}
+		return causeOf(attempt, err)
+	})
+	return etag, err
+}
+
+// ReadError says that a part's bytes could not be read where they come from. It is no failure of
+// the store.
+type ReadError struct {
+	Part int
+	Err  error
+}
+
+// Error returns one sentence.
+func (e *ReadError) Error() string {
+	return fmt.Sprintf("read the bytes of part %d: %v", e.Part, e.Err)
+}
+
+// Unwrap returns the failure of the part's body.
+func (e *ReadError) Unwrap() error { return e.Err }
+
+// watchdog is a body that notices when nobody reads it any more. Time that the body itself takes
+// to produce bytes does not count: that is the source's, which has deadlines of its own.
+type watchdog struct {
+	io.ReadSeeker
+	policy  Policy
+	bite    func(error)
+	left    int64 // bytes not yet read
+	timer   *time.Timer
+	readErr error // what the body failed with, other than io.EOF
+}
+
+func newWatchdog(body io.ReadSeeker, size int64, p Policy, bite func(error)) *watchdog {
+	w := &watchdog{ReadSeeker: body, policy: p, bite: bite, left: size}
+	w.arm()
+	return w
+}
+
+// arm starts waiting for the next Read, or for the reply if everything was read.
+func (w *watchdog) arm() {
+	limit, what := w.policy.Stall, "no byte was sent for %v"
+	if w.left <= 0 {
+		limit, what = w.policy.Deadline, "no answer within %v"
+	}
+	w.timer = time.AfterFunc(limit, func() { w.bite(fmt.Errorf(what, limit)) })
+}
+
+func (w *watchdog) stop() { w.timer.Stop() }
+
+func (w *watchdog) Read(p []byte) (int, error) {
+	w.stop()
+	n, err := w.ReadSeeker.Read(p)
+	w.left -= int64(n)
+	if err != nil && err != io.EOF {
+		w.readErr = err
+	}
+	w.arm()
+	return n, err
+}
