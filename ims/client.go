@@ -20,6 +20,8 @@ import (
 const (
 	// defaultRequestTimeout bounds one attempt of one call; the service answers within seconds.
 	defaultRequestTimeout = 30 * time.Second
+	// idleTimeout closes connections that no poll has used for longer than any polling interval.
+	idleTimeout = 90 * time.Second
 	// pageSize is how many images one request lists: the service's own default.
 	pageSize = 500
 	// maxPages bounds a list, for a service that never ends it.
@@ -78,7 +80,9 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("the image service's endpoint is not of the form https://HOST[:PORT]")
 	}
 	if cfg.HTTPClient == nil {
-		cfg.HTTPClient = &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}
+		cfg.HTTPClient = &http.Client{Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, IdleConnTimeout: idleTimeout,
+		}}
 	}
 	hc := *cfg.HTTPClient
 	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

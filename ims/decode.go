@@ -263,11 +263,11 @@ func decodeError(p []byte) (code, message, requestID string) {
 	}
 	code = first(w.ErrorCode, nested.Code, w.Code)
 	message = first(w.ErrorMsg, nested.Message, w.Message)
+	requestID = printable(string(w.RequestID), 100)
 	if code == "" && message == "" {
-		message = string(p)
-		return "", printable(message, maxExcerpt), printable(string(w.RequestID), 100)
+		return "", printable(string(p), maxExcerpt), requestID
 	}
-	return printable(code, 40), printable(message, 1000), printable(string(w.RequestID), 100)
+	return printable(code, 40), printable(message, 1000), requestID
 }
 
 func first(texts ...text) string {

@@ -89,6 +89,8 @@ type Push struct {
 	Memory int64
 	// Senders is how many parts are sent at once; 0 takes the default of package upload.
 	Senders int
+	// Retry bounds how requests to the store are repeated; zero fields are defaults.
+	Retry upload.Policy
 	// Program is the name and version that goes into the object's metadata.
 	Program string
 	// Wait tunes the waiting for the import job, WaitTimeout bounds it; 0: no bound.
@@ -147,6 +149,9 @@ const (
 	metaVersion = "imgferry-version"
 )
 
+// firstTries is how often the store is asked before anything was sent.
+const firstTries = 3
+
 // digestTag is the key of the image tag that holds the content digest.
 const digestTag = "imgferry-digest"
 
@@ -164,7 +169,10 @@ func (p Push) Run(ctx context.Context) (Report, error) {
 	if err := p.check(size, &r); err != nil {
 		return r, err
 	}
-	if err := upload.Retry(ctx, upload.Policy{}, "check the bucket", p.Bucket.CheckBucket); err != nil {
+	// Nothing is at stake yet, and a wrong endpoint looks like one that is down: ask a few times only.
+	first := p.Retry
+	first.Tries = firstTries
+	if err := upload.Retry(ctx, first, "check the bucket", p.Bucket.CheckBucket); err != nil {
 		return r, err
 	}
 	if err := p.name(ctx, size, &r); err != nil {
@@ -252,7 +260,7 @@ func (p *Push) existing(ctx context.Context, size int64, r *Report) (reused bool
 		return false, nil
 	}
 	var o upload.Object
-	err = upload.Retry(ctx, upload.Policy{}, "look for the object", func(ctx context.Context) (err error) {
+	err = upload.Retry(ctx, p.Retry, "look for the object", func(ctx context.Context) (err error) {
 		o, err = p.Bucket.Stat(ctx, r.Key)
 		return err
 	})
@@ -342,7 +350,7 @@ func (p *Push) scan(ctx context.Context) (convert.Result, error) {
 
 // engineMemory is what push leaves for the engine's slots and encoders, in bytes: 320 MiB of peak
 // RSS less the part buffers, the program itself and the sandbox it may carry.
-const engineMemory = 48 << 20
+const engineMemory = 64 << 20
 
 func (p *Push) workers() int { return convert.DefaultWorkers(engineMemory) }
 
@@ -379,7 +387,7 @@ func (p *Push) metadata(size int64) upload.Metadata {
 // but a later push can't see that it has the same content.
 func (p *Push) seal(ctx context.Context, meta upload.Metadata, r *Report) error {
 	meta[metaDigest] = r.Digest
-	err := upload.Retry(ctx, upload.Policy{}, "write the object's metadata", func(ctx context.Context) error {
+	err := upload.Retry(ctx, p.Retry, "write the object's metadata", func(ctx context.Context) error {
 		return p.Bucket.SetMetadata(ctx, r.Key, r.ObjectSize, meta)
 	})
 	if err != nil && ctx.Err() == nil {

@@ -57,7 +57,7 @@ func (p *Push) deleteObject(ctx context.Context, r *Report) error {
 		keys = append(keys, limits.BitmapKey(r.Key))
 	}
 	for _, key := range keys {
-		err := upload.Retry(ctx, upload.Policy{}, "delete the object", func(ctx context.Context) error {
+		err := upload.Retry(ctx, p.Retry, "delete the object", func(ctx context.Context) error {
 			return p.Bucket.Remove(ctx, key)
 		})
 		if err != nil {

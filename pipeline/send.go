@@ -96,7 +96,7 @@ func outcome(first, send error) error {
 
 func (p *Push) sendConfig(key string, meta upload.Metadata, buffers int) upload.Config {
 	return upload.Config{
-		Store: p.Bucket, Key: key, Metadata: meta, Workers: p.Senders, Buffers: buffers,
+		Store: p.Bucket, Key: key, Metadata: meta, Workers: p.Senders, Buffers: buffers, Retry: p.Retry,
 		BeforeComplete: func(context.Context) error { return p.unchanged() },
 		Notice:         p.Notice, Progress: &p.Progress.Upload,
 	}
@@ -145,7 +145,7 @@ func (p *Push) putBitmap(ctx context.Context, key string, scan convert.Result) e
 		body = scan.Blocks.Append(nil)
 	}
 	sum := md5.Sum(body)
-	return upload.Retry(ctx, upload.Policy{}, "put the bitmap", func(ctx context.Context) error {
+	return upload.Retry(ctx, p.Retry, "put the bitmap", func(ctx context.Context) error {
 		_, err := p.Bucket.Put(ctx, limits.BitmapKey(key), bytes.NewReader(body), int64(len(body)), &sum, nil)
 		return err
 	})

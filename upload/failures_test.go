@@ -165,7 +165,7 @@ func TestSourceFails(t *testing.T) {
 	})
 }
 
-// A brokenReader fails from offset at on.
+// A brokenReader cannot read the byte at offset at.
 type brokenReader struct {
 	io.ReaderAt
 	at  int64
@@ -173,7 +173,7 @@ type brokenReader struct {
 }
 
 func (r brokenReader) ReadAt(p []byte, offset int64) (int, error) {
-	if offset+int64(len(p)) > r.at {
+	if offset <= r.at && r.at < offset+int64(len(p)) {
 		return 0, r.err
 	}
 	return r.ReaderAt.ReadAt(p, offset)

@@ -106,10 +106,11 @@ func (e *AbortError) Unwrap() []error { return []error{e.Err, e.Abort} }
 // has not got, several at a time, compares each returned ETag with the part's MD5, completes the
 // upload, and compares the object's size and ETag with its own.
 //
-// The upload is kept, and the error is *UnfinishedError, if ctx ends with the cause
-// ErrInterrupted or if the store fails temporarily for longer than Config.Retry allows. After any
-// other failure (ctx ends otherwise, parts yields an error, BeforeComplete refuses, the store
-// refuses for good) the upload is aborted; if that fails too, the error is *AbortError.
+// If ctx ends with the cause ErrInterrupted, or if the store fails temporarily for longer than
+// Config.Retry allows, the upload is kept and the error is *UnfinishedError, provided that the
+// store has one of the first parts: without one nothing could be resumed. After any other failure
+// (ctx ends otherwise, parts yields an error, BeforeComplete refuses, the store refuses for good)
+// the upload is aborted; if that fails too, the error is *AbortError.
 //
 // Send returns when all its goroutines have, and every part it took was released.
 func Send(ctx context.Context, c Config, parts Sequence) (Result, error) {
@@ -393,13 +394,29 @@ func (s *sender) cleanUp(ctx context.Context, err error) error {
 	if s.uploadID == "" || s.ended {
 		return err
 	}
-	if errors.Is(err, ErrInterrupted) || Temporary(err) {
+	interrupted := errors.Is(err, ErrInterrupted)
+	if (interrupted || Temporary(err)) && s.resumable() {
 		return &UnfinishedError{Key: s.Key, UploadID: s.uploadID, PartsDone: len(s.done), Err: err}
 	}
-	if failed := s.abort(ctx, s.uploadID, abortTime); failed != nil {
+	limit := abortTime
+	if interrupted {
+		limit = lostTime // the user waits for the program to stop
+	}
+	if failed := s.abort(ctx, s.uploadID, limit); failed != nil {
 		return &AbortError{Key: s.Key, UploadID: s.uploadID, Err: err, Abort: failed}
 	}
 	return err
+}
+
+// resumable reports whether the store has one of the parts by which a later run knows the upload
+// for its own. Without one it would be left alone, and stay for ever.
+func (s *sender) resumable() bool {
+	for n := 1; n <= s.headLength(); n++ {
+		if _, ok := s.done[n]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // abort ends an upload even though ctx may have ended.

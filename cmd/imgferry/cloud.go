@@ -106,10 +106,14 @@ func (c *cloud) store() (*obs.Bucket, error) {
 	if region == "" {
 		region = "us-east-1" // what S3 servers without regions sign for
 	}
-	return obs.New(obs.Config{
+	bucket, err := obs.New(obs.Config{
 		Endpoint: c.obsEndpoint, Region: region, Bucket: c.bucket,
 		AccessKey: c.ak, SecretKey: c.sk, SecurityToken: c.token, UserAgent: userAgent(),
 	})
+	if err != nil {
+		return nil, &usageError{err} // nothing was sent: a setting is wrong
+	}
+	return bucket, nil
 }
 
 // both connects to the bucket and to the image service, or names everything that is missing.
@@ -129,7 +133,10 @@ func (c *cloud) both() (*obs.Bucket, *ims.Client, error) {
 		Endpoint: c.imsEndpoint, ProjectID: c.project, Region: c.region, UserAgent: userAgent(),
 		Credentials: ims.AccessKey(c.ak, c.sk, c.token),
 	})
-	return bucket, client, err
+	if err != nil {
+		return nil, nil, &usageError{err}
+	}
+	return bucket, client, nil
 }
 
 func userAgent() string { return "imgferry/" + version }

@@ -89,7 +89,7 @@ func (c *convertCommand) run(ctx context.Context, src, dst string) error {
 
 	var p convert.Progress
 	p.Total.Store(blocks * convert.BlockSize)
-	stop := watch(c.stderr, func() snapshot {
+	stop := c.watch(func() snapshot {
 		return snapshot{read: p.Read.Load(), total: p.Total.Load()}
 	})
 	result, err := c.write(ctx, img, out, convert.Options{Digest: c.digest, Workers: c.workers, Progress: &p})

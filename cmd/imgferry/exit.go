@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net/http"
 	"syscall"
 
 	"imgferry/formats"
@@ -71,6 +72,7 @@ func classify(err error) (code int, hint string) {
 		job   *ims.JobError
 		call  *ims.APIError
 		wait  *ims.WaitError
+		store *upload.Error
 	)
 	switch {
 	case err == nil:
@@ -89,7 +91,7 @@ func classify(err error) (code int, hint string) {
 		return exitCorrupt, "Check the file (qemu-img check) or fetch it again."
 	case errors.Is(err, formats.ErrUnsupported), errors.Is(err, formats.ErrNotAllowed), errors.Is(err, formats.ErrUnknown):
 		return exitUnsupported, "Flatten or convert it first: qemu-img convert -O qcow2 SRC DST."
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.As(err, &store) && store.Status == http.StatusInsufficientStorage:
 		return exitNoSpace, "Free some space or choose another target."
 	case errors.Is(err, upload.ErrDenied), errors.Is(err, ims.ErrDenied):
 		return exitDenied, "Check the access key, the secret key and the account's rights (HUAWEICLOUD_SDK_AK, HUAWEICLOUD_SDK_SK)."
@@ -99,6 +101,8 @@ func classify(err error) (code int, hint string) {
 		return exitNotFound, ""
 	case errors.As(err, &wait) && errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout, ""
+	case errors.As(err, &call) && call.Status == http.StatusBadRequest:
+		return exitUsage, "The service's list of error codes explains the code."
 	case upload.Temporary(err), errors.As(err, &call) && call.Temporary:
 		return exitUnreachable, "Check the endpoint and the network, then try again."
 	}

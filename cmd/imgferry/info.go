@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -65,10 +66,15 @@ func (c *infoCommand) run(ctx context.Context, path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if c.json {
-		return printJSON(c.stdout, infoOf(path, src.Size(), in))
+		err = printJSON(c.stdout, infoOf(path, src.Size(), in))
+	} else {
+		c.print(path, src.Size(), in)
 	}
-	c.print(path, src.Size(), in)
-	return nil
+	if err == nil && errors.Is(in.Problem, formats.ErrCorrupt) {
+		// An image that needs a file or a feature was described well; a corrupt one failed.
+		err = fmt.Errorf("%s: %w", path, in.Problem)
+	}
+	return err
 }
 
 func infoOf(path string, fileSize int64, in formats.Info) imageInfo {

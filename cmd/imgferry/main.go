@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -67,6 +68,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if err == nil {
 		return nil
 	}
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) && !errors.Is(err, cause) {
+		err = cause // why the context ended says more than that it did
+	}
 	if !a.started {
 		// Nothing ran: cobra refused the command line.
 		err = &usageError{err}
@@ -80,6 +84,9 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	started        bool // a command's own code has begun
+
+	mu    sync.Mutex // guards stderr and clear
+	clear func()     // wipes the progress bar off the line, or nil
 }
 
 func (a *app) command() *cobra.Command {
@@ -113,8 +120,13 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
-// say prints one line for the user on stderr.
+// say prints one line for the user on stderr, past a progress bar. Any goroutine may call it.
 func (a *app) say(format string, args ...any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.clear != nil {
+		a.clear()
+	}
 	fmt.Fprintf(a.stderr, format+"\n", args...)
 }
 

@@ -30,12 +30,13 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// watch shows what poll says on w until the returned function is called, which waits until the
-// last of it is shown: a bar on a terminal, a line now and then elsewhere.
-func watch(w io.Writer, poll func() snapshot) (stop func()) {
-	show, every := lines(w), lineInterval
-	if isTerminal(w) {
-		show, every = bar(w), barInterval
+// watch shows what poll says until the returned function is called, which waits until the last of
+// it is gone: a bar on a terminal, a line now and then elsewhere.
+func (a *app) watch(poll func() snapshot) (stop func()) {
+	show, every, clear := a.lines(), lineInterval, func() {}
+	if isTerminal(a.stderr) {
+		show, clear = bar(a.stderr)
+		every = barInterval
 	}
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -45,25 +46,30 @@ func watch(w io.Writer, poll func() snapshot) (stop func()) {
 		for {
 			select {
 			case <-tick.C:
-				show(poll(), false)
+				a.mu.Lock()
+				a.clear = clear
+				show(poll())
+				a.mu.Unlock()
 			case <-done:
-				show(poll(), true)
 				return
 			}
 		}
 	})
-	return func() { close(done); wg.Wait() }
+	return func() {
+		close(done)
+		wg.Wait()
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		clear()
+		a.clear = nil
+	}
 }
 
-// lines returns a show that prints one line each time, and nothing at the end of a run: its
-// outcome says more.
-func lines(w io.Writer) func(snapshot, bool) {
+// lines returns a show that prints one line each time.
+func (a *app) lines() func(snapshot) {
 	start := time.Now()
-	return func(s snapshot, last bool) {
-		if last {
-			return
-		}
-		fmt.Fprintln(w, progressLine(s, time.Since(start)))
+	return func(s snapshot) {
+		fmt.Fprintln(a.stderr, progressLine(s, time.Since(start)))
 	}
 }
 
@@ -94,29 +100,24 @@ func sentWords(s snapshot) string {
 	return words
 }
 
-// bar returns a show that draws a bar of the guest bytes done.
-func bar(w io.Writer) func(snapshot, bool) {
+// bar returns a show that draws a bar of the guest bytes done, and what wipes it.
+func bar(w io.Writer) (show func(snapshot), clear func()) {
 	b := progressbar.NewOptions64(-1,
 		progressbar.OptionSetWriter(w),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionSetPredictTime(true),
-		progressbar.OptionShowElapsedTimeOnFinish(),
 		progressbar.OptionSetWidth(30),
 		progressbar.OptionUseIECUnits(true),
-		progressbar.OptionClearOnFinish(),
-		progressbar.OptionSetDescription("reading"),
 	)
-	total := int64(-1)
-	return func(s snapshot, last bool) {
+	var total int64
+	// The bar's errors are those of a terminal that went away: there is nothing to show them on.
+	show = func(s snapshot) {
 		if s.total > 0 && s.total != total {
 			total = s.total
 			b.ChangeMax64(total)
 		}
 		b.Describe("read" + sentWords(s))
-		// The bar's own error is a terminal that went away: nothing to show it on.
-		_ = b.Set64(s.read)
-		if last {
-			_ = b.Clear()
-		}
+		_ = b.Set64(min(s.read, max(total, 0)))
 	}
+	return show, func() { _ = b.Clear() }
 }

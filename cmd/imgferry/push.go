@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -80,6 +81,7 @@ An interrupted push keeps what was sent; the same command goes on from there.`,
 	f.BoolVar(&c.unproven, "unproven-bitmap", false, `with --format raw: send a bitmap in ZVHD2's layout. The service's own
 layout is not published; if it is another one, the image is silently damaged`)
 	f.IntVar(&p.Senders, "concurrency", 4, "parts sent at once")
+	f.IntVar(&p.Retry.Tries, "retries", 8, "how often a request to the store is tried")
 	f.StringVar(&c.memory, "memory", "224MiB", "memory for part buffers")
 	f.StringVarP(&c.sourceFormat, "source-format", "f", "", "source format; default by content")
 	c.sandbox.add(cmd)
@@ -93,6 +95,7 @@ func (c *pushCommand) run(ctx context.Context, path string, osGiven bool) (err e
 	if err := c.complete(path); err != nil {
 		return err
 	}
+	limitMemory(c.push.Memory + pushMemory)
 	img, err := open(ctx, path, c.sourceFormat)
 	if err != nil {
 		return err
@@ -149,8 +152,8 @@ func (c *pushCommand) complete(path string) error {
 	if p.Format == pipeline.Raw && c.bitmap == "" && !c.unproven && !c.sandbox.on {
 		return usagef("a raw disk needs the bitmap that the vendor's tool makes: --bitmap FILE, or --unproven-bitmap (see its help), or rather --format zvhd2")
 	}
-	if p.MinDisk < 0 || p.Senders < 1 {
-		return usagef("--min-disk and --concurrency take positive numbers")
+	if p.MinDisk < 0 || p.Senders < 1 || p.Retry.Tries < 1 {
+		return usagef("--min-disk, --concurrency and --retries take positive numbers")
 	}
 	if p.NoWait && p.DeleteObject {
 		return usagef("--delete-object needs to wait for the image: leave --no-wait out")
@@ -178,8 +181,25 @@ func (c *pushCommand) complete(path string) error {
 	}
 	p.Program = userAgent()
 	p.Notice = func(s string) { c.say("%s", s) }
+	p.Retry.OnRetry = func(_ string, try int, err error, wait time.Duration) {
+		if try > 1 { // one failure in a while is nothing to look at
+			c.say("trying again in %v: %v", wait.Round(100*time.Millisecond), err)
+		}
+	}
 	p.Progress = new(pipeline.Progress)
 	return nil
+}
+
+// pushMemory is what a push takes besides its part buffers, in bytes: the engine and the program.
+const pushMemory = 48 << 20
+
+// limitMemory makes the garbage collector work harder as the heap comes near limit bytes, instead
+// of letting it grow to twice what is in use. Buffers are most of the heap and live to the end, so
+// that costs next to nothing. What the user said by GOMEMLIMIT stands.
+func limitMemory(limit int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
 }
 
 // maxBitmap bounds a bitmap file in bytes: a disk of 64 TiB in the layout of ZVHD2, and room for
@@ -200,7 +220,7 @@ func readBitmap(path string) ([]byte, error) {
 // watched runs the push while its progress is shown.
 func (c *pushCommand) watched(ctx context.Context) (pipeline.Report, error) {
 	pr := c.push.Progress
-	stop := watch(c.stderr, func() snapshot {
+	stop := c.watch(func() snapshot {
 		return snapshot{
 			read: pr.Convert.Read.Load(), total: pr.Convert.Total.Load(),
 			sent: pr.Upload.Sent(), skipped: pr.Upload.Skipped(),

@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 
@@ -138,14 +139,12 @@ func (s suite) content(t *testing.T) {
 		if step < 4096 && s.c.Size > 4<<20 {
 			continue // too slow, and nothing new
 		}
-		p := make([]byte, step)
+		// Dirty bytes: whoever forgets to write zeros is found out.
+		p, dirty := make([]byte, step), bytes.Repeat([]byte{0xdb}, int(step))
 		for _, r := range s.readable(t, img) {
 			for off := r[0]; off < r[1]; off += step {
 				q := p[:min(step, r[1]-off)]
-				// Dirty bytes: whoever forgets to write zeros is found out.
-				for i := range q {
-					q[i] = 0xdb
-				}
+				copy(q, dirty)
 				n, err := img.ReadAt(q, off)
 				if n != len(q) || err != nil && !(err == io.EOF && off+int64(n) == s.c.Size) {
 					t.Fatalf("%d bytes at %d: %d, %v", len(q), off, n, err)
@@ -254,7 +253,7 @@ func (s suite) concurrent(t *testing.T) {
 	for g := range uint64(4) {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(g, 1))
-			for range 25 {
+			for range 15 {
 				run := runs[r.IntN(len(runs))]
 				off := run[0] + r.Int64N(run[1]-run[0])
 				p := make([]byte, min(1+r.Int64N(300_000), run[1]-off))
@@ -389,7 +388,8 @@ func (s suite) readAll(img formats.Image) (same bool, err error) {
 	}
 	same = true
 	p := make([]byte, 1<<20)
-	for _, e := range runs {
+	// From the back: that is where what a cut has damaged mostly lies.
+	for _, e := range slices.Backward(runs) {
 		end := e.Offset + e.Length
 		if e.Zero && s.c.Size > wholeLimit {
 			end = min(end, e.Offset+int64(len(p)))
@@ -412,11 +412,11 @@ func (s suite) readAll(img formats.Image) (same bool, err error) {
 func (s suite) cut(t *testing.T) {
 	n := len(s.c.Image)
 	at := map[int]bool{}
-	for _, k := range []int{0, 1, 3, 4, 8, 71, 72, 103, 104, 511, 512, 513, 1024, 4095, 4096, 4097} {
+	for _, k := range []int{0, 1, 4, 8, 72, 104, 511, 512, 4095, 4096, 4097} {
 		at[k], at[n-k] = true, true
 	}
-	for i := range 24 {
-		at[n*i/24] = true
+	for i := range 16 {
+		at[n*i/16] = true
 	}
 	for k := range at {
 		if k < 0 || k >= n {

@@ -159,12 +159,9 @@ func recipes() []recipe {
 		list = append(list, r)
 	}
 	for bits := 9; bits <= 21; bits++ {
-		// One and a half L2 tables of the smaller cluster sizes, a few clusters of the larger ones,
-		// and a last cluster that is cut.
-		size := int64(5<<20 + 512*7)
-		if bits >= 18 {
-			size = 4<<bits + 512*9
-		}
+		// Several L2 tables of the small cluster sizes, a few clusters of the large ones, and a last
+		// cluster that is cut.
+		size := max(2<<20+512*607, int64(2)<<bits+512*9)
 		o := fmt.Sprintf("cluster_size=%d", 1<<bits)
 		add(recipe{size: size, pieces: disk(size), options: o + ",compat=0.10", compress: bits%2 == 0})
 		add(recipe{size: size, pieces: disk(size), options: o, compress: bits%2 == 1})
@@ -182,11 +179,11 @@ func recipes() []recipe {
 	// a host cluster, discarded ones, and the state before all that in a snapshot.
 	worn := []string{
 		"write -P 7 100k 200k", "write -z 150k 70k", "write -z -u 300k 130k", "discard 512k 128k", "write -P 9 600k 1k",
-		"write -P 11 5119k 512",
+		"write -P 11 3071k 512",
 	}
 	for _, o := range []string{"cluster_size=4096", "compression_type=zstd", "compat=0.10", "cluster_size=2M", "lazy_refcounts=on,cluster_size=512"} {
 		for _, c := range []bool{false, true} {
-			add(recipe{size: 5 << 20, pieces: disk(5 << 20), options: o, compress: c, io: worn, snapshot: c})
+			add(recipe{size: 3 << 20, pieces: disk(3 << 20), options: o, compress: c, io: worn, snapshot: c})
 		}
 	}
 	add(recipe{size: 512, pieces: disk(512)})

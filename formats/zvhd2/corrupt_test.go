@@ -57,7 +57,7 @@ func TestFlips(t *testing.T) {
 		}
 		for what, places := range checked {
 			for _, i := range places {
-				for _, bits := range []byte{0x01, 0x80, 0xff} {
+				for _, bits := range []byte{0x01, 0xff} {
 					image[i] ^= bits
 					if err := Check(context.Background(), inMemory(image), 1, nil); !imageFault(err, true) {
 						t.Fatalf("%v: %s, byte %d flipped by %#x: %v", codec, what, i, bits, err)
@@ -332,8 +332,8 @@ func TestPayloads(t *testing.T) {
 		"zstd long":                 {Zstd, frame(append(content, 1)), false},
 		"zstd long, streamed":       {Zstd, streamed(append(content, 1), 1<<20), false},
 		"zstd long in two":          {Zstd, slices.Concat(frame(content), frame([]byte("x"))), false},
-		"zstd bomb":                 {Zstd, frame(make([]byte, 256<<20)), false},
-		"zstd bomb, streamed":       {Zstd, streamed(make([]byte, 64<<20), 1<<20), false},
+		"zstd bomb":                 {Zstd, frame(make([]byte, 16<<20)), false},
+		"zstd bomb, streamed":       {Zstd, streamed(make([]byte, 16<<20), 1<<20), false},
 		"zstd and garbage":          {Zstd, append(frame(content), "garbage"...), false},
 		"zstd and one byte":         {Zstd, append(frame(content), 0x28), false},
 		"zstd cut":                  {Zstd, frame(content)[:12], false},
@@ -342,7 +342,7 @@ func TestPayloads(t *testing.T) {
 		"zlib finished":             {Zlib, cut(content, true), false},
 		"zlib short":                {Zlib, cut(content[1:], false), false},
 		"zlib long":                 {Zlib, cut(append(content, 1), false), false},
-		"zlib bomb":                 {Zlib, cut(make([]byte, 256<<20), false), false},
+		"zlib bomb":                 {Zlib, cut(make([]byte, 16<<20), false), false},
 		"raw deflate":               {Zlib, cut(content, false)[2:], false},
 		"zlib without flush marker": {Zlib, bytes.TrimSuffix(cut(content, false), []byte(syncMarker)), false},
 		"zlib in a zstd file":       {Zstd, cut(content, false), false},
@@ -371,7 +371,7 @@ func TestBombMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sized := z.EncodeAll(make([]byte, 512<<20), nil)
+	sized := z.EncodeAll(make([]byte, 128<<20), nil)
 	var b bytes.Buffer
 	z.Reset(&b)
 	for range 64 {

@@ -97,7 +97,7 @@ func FuzzRoundTrip(f *testing.F) {
 	f.Add([]byte{}, int64(1), int64(0), byte(1))
 	f.Add(bytes.Repeat([]byte("1234567"), 1000), int64(1<<30), int64(1<<30-7000), byte(2))
 	f.Fuzz(func(t *testing.T, data []byte, size, off int64, kind byte) {
-		if size <= 0 || size > MaxDiskSize || off < 0 || off > size-int64(len(data)) {
+		if size <= 0 || size > 1<<40 || off < 0 || off > size-int64(len(data)) {
 			return
 		}
 		d := disk{size, map[int64][]byte{}}
@@ -107,7 +107,7 @@ func FuzzRoundTrip(f *testing.F) {
 			d.blocks[off/BlockSize] = b
 			data, off = data[n:], off+int64(n)
 		}
-		o := []Options{{}, {Codec: Zlib}, {Level: LevelFastest}, {Level: LevelBetter}, {Level: LevelBest}}[kind%5]
+		o := []Options{{}, {Codec: Zlib}, {Level: LevelFastest}}[kind%3]
 		image := imageOf(t, d, o)
 		if err := Check(context.Background(), inMemory(image), 1, nil); err != nil {
 			t.Fatal(err)

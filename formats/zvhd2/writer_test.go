@@ -244,6 +244,40 @@ func TestEncodeIsPure(t *testing.T) {
 	}
 }
 
+// TestEncodeStaysPure takes encoders past the point, some 512 blocks on, where they shift the
+// positions in their tables before these overflow.
+func TestEncodeStaysPure(t *testing.T) {
+	var blocks [][]byte
+	for b := range 5 {
+		p := make([]byte, BlockSize)
+		r := rand.New(rand.NewPCG(uint64(b), 4))
+		for i := b * 3000; i < BlockSize; i += BlockSize / 8 {
+			for j := range 4000 {
+				p[i+j] = byte(r.IntN(1 << (1 + j%5)))
+			}
+		}
+		blocks = append(blocks, p)
+	}
+	for _, e := range []*encoder{{}, {codec: Zlib}} {
+		var want [][]byte
+		for _, b := range blocks {
+			p, err := (&encoder{codec: e.codec, level: e.level}).append(nil, b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, p)
+		}
+		var dst []byte
+		for i := range 600 {
+			var err error
+			dst, err = e.append(dst[:0], blocks[i%5])
+			if err != nil || !bytes.Equal(dst, want[i%5]) {
+				t.Fatalf("%s: block %d comes out other than from a new encoder (%v)", e.name(), i, err)
+			}
+		}
+	}
+}
+
 // TestDeterminism: the same disk makes the same file, and what should tell files apart does.
 func TestDeterminism(t *testing.T) {
 	d := newDisk(8<<20, 1, 3)

@@ -110,6 +110,15 @@ func (b *body) checksums() map[string]string {
 
 // body returns the body of the request, decoded and checked as the request's headers say.
 func (q *request) body(limit int64) (*body, error) {
+	b, err := q.plainBody(limit)
+	if err == nil && !q.s.opt.Rules.IgnoreChecksums {
+		err = b.expectChecksums(q.r.Header)
+	}
+	return b, err
+}
+
+// plainBody is body without x-amz-checksum: those of a Complete are the object's.
+func (q *request) plainBody(limit int64) (*body, error) {
 	size := q.r.ContentLength
 	src := &clientReader{src: q.r.Body, deadline: q.readDeadline}
 	streaming := strings.HasPrefix(q.sig.payload, "STREAMING-")
@@ -130,15 +139,7 @@ func (q *request) body(limit int64) (*body, error) {
 	if err := q.decodePayload(b); err != nil {
 		return nil, err
 	}
-	if err := b.expectMD5(q.r.Header.Get("Content-Md5")); err != nil {
-		return nil, err
-	}
-	if !q.s.opt.Rules.IgnoreChecksums {
-		if err := b.expectChecksums(q.r.Header); err != nil {
-			return nil, err
-		}
-	}
-	return b, nil
+	return b, b.expectMD5(q.r.Header.Get("Content-Md5"))
 }
 
 // decodePayload sets up b for the request's x-amz-content-sha256.
@@ -299,6 +300,11 @@ func (q *request) readXML(v any) error {
 	if err != nil {
 		return err
 	}
+	return b.decodeXML(v)
+}
+
+// decodeXML reads the whole body into v.
+func (b *body) decodeXML(v any) error {
 	p, err := io.ReadAll(b)
 	if err != nil {
 		return err

@@ -196,7 +196,7 @@ func TestPayloadModes(t *testing.T) {
 			if o.Checksum.IsSet() {
 				h := o.Checksum.Hasher()
 				h.Write(data)
-				want := o.Checksum.EncodeToString(h.Sum(nil))
+				want := b64(h.Sum(nil))
 				st, err := w.client.StatObject(t.Context(), bucket, name, minio.StatObjectOptions{Checksum: true})
 				got := map[string]string{"CRC32": st.ChecksumCRC32, "CRC32C": st.ChecksumCRC32C,
 					"CRC64NVME": st.ChecksumCRC64NVME, "SHA1": st.ChecksumSHA1, "SHA256": st.ChecksumSHA256}[o.Checksum.String()]
@@ -287,7 +287,7 @@ func TestMultipartAuto(t *testing.T) {
 				src, size = io.MultiReader(src), -1
 			}
 			if _, err := w.client.PutObject(t.Context(), bucket, name, src, size, o); err != nil {
-				t.Fatalf("%s: %v", name, err)
+				t.Fatalf("%s (stream %v): %v", name, stream, err)
 			}
 			if !bytes.Equal(w.get(name), data) {
 				t.Errorf("%s: read back differently", name)
@@ -297,7 +297,7 @@ func TestMultipartAuto(t *testing.T) {
 			h := o.Checksum.Hasher()
 			h.Write(data)
 			st, err := w.client.StatObject(t.Context(), bucket, name, minio.StatObjectOptions{Checksum: true})
-			if want := o.Checksum.EncodeToString(h.Sum(nil)); err != nil || st.ChecksumCRC64NVME != want || st.ChecksumMode != "FULL_OBJECT" {
+			if want := b64(h.Sum(nil)); err != nil || st.ChecksumCRC64NVME != want || st.ChecksumMode != "FULL_OBJECT" {
 				t.Errorf("%s: checksum %q (%s), want %q: %v", name, st.ChecksumCRC64NVME, st.ChecksumMode, want, err)
 			}
 		}
@@ -503,7 +503,7 @@ func TestMetadata(t *testing.T) {
 		CacheControl:       "no-cache",
 		ContentLanguage:    "de",
 		StorageClass:       "WARM",
-		UserTags:           map[string]string{"a": "1", "b b": "ü&="},
+		UserTags:           map[string]string{"a": "1", "b b": "x=+y"},
 	})
 	st, err := w.client.StatObject(t.Context(), bucket, "k", minio.StatObjectOptions{})
 	if err != nil {
@@ -521,7 +521,7 @@ func TestMetadata(t *testing.T) {
 		t.Errorf("metadata %q", st.UserMetadata)
 	}
 	tags, err := w.client.GetObjectTagging(t.Context(), bucket, "k", minio.GetObjectTaggingOptions{})
-	if err != nil || len(tags.ToMap()) != 2 || tags.ToMap()["b b"] != "ü&=" {
+	if err != nil || len(tags.ToMap()) != 2 || tags.ToMap()["b b"] != "x=+y" {
 		t.Errorf("tags %v, %v", tags, err)
 	}
 	if err := w.client.RemoveObjectTagging(t.Context(), bucket, "k", minio.RemoveObjectTaggingOptions{}); err != nil {
@@ -576,7 +576,7 @@ func TestCopy(t *testing.T) {
 			t.Fatal(err)
 		}
 		piece := data[r[0] : r[0]+r[1]]
-		if p.ETag != hexMD5(piece) {
+		if strings.Trim(p.ETag, `"`) != hexMD5(piece) {
 			t.Errorf("piece %d: ETag %s", i, p.ETag)
 		}
 		want = append(want, piece...)

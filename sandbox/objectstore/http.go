@@ -239,6 +239,12 @@ func (q *request) refuse(err error) {
 	} else {
 		q.s.opt.Logger.Debug("request refused", "request", q.id, "method", q.r.Method, "path", q.r.URL.Path, "code", e.Code)
 	}
+	// net/http first reads the rest of a small body: not without end, and not from a client that was
+	// just found idle.
+	q.readDeadline(true)
+	if e == errRequestTimeout {
+		q.w.Header().Set("Connection", "close")
+	}
 	if q.r.Method == http.MethodHead || e.Status == http.StatusNotModified {
 		q.w.WriteHeader(e.Status)
 		return

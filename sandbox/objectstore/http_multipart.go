@@ -149,7 +149,11 @@ func (q *request) completeUpload() error {
 			checksumsXML
 		} `xml:"Part"`
 	}
-	if err := q.readXML(&in); err != nil {
+	b, err := q.plainBody(maxXML)
+	if err != nil {
+		return err
+	}
+	if err := b.decodeXML(&in); err != nil {
 		return err
 	}
 	if len(in.Parts) == 0 || len(in.Parts) > maxParts {

@@ -140,8 +140,9 @@ func fromFailure(e *upload.Error, err error) {
 		e.Err = request.Err // without the URL
 	}
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		// Whoever ended the context knows whether it makes sense to try again.
+	case e.Err == context.Canceled, e.Err == context.DeadlineExceeded:
+		// Whoever ended the context knows whether it makes sense to try again. (A timeout of the
+		// transport is something else, although errors.Is takes it for DeadlineExceeded.)
 	case errors.Is(err, errEndless):
 	case errors.As(err, &cert):
 		e.Message = "the store's certificate is not trusted: " + cert.Err.Error()

@@ -9,13 +9,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/minio/minio-go/v7"
 
 	"imgferry/upload"
 	"imgferry/upload/obs"
@@ -26,6 +30,12 @@ const (
 	secretKey = "very-secret-key"
 	token     = "very-secret-token"
 )
+
+func TestMain(m *testing.M) {
+	// minio-go sleeps this long at most even after the last try.
+	minio.DefaultRetryUnit = time.Microsecond
+	os.Exit(m.Run())
+}
 
 // A recorder answers every request in the same way and remembers the last.
 type recorder struct {
@@ -87,14 +97,16 @@ const (
 	noUploads = `<ListMultipartUploadsResult></ListMultipartUploadsResult>`
 )
 
-// methods calls everything that makes one request, with an answer that pleases it.
-var methods = []struct {
+type method struct {
 	name   string
 	verb   string
 	uri    string // path and query
 	answer http.HandlerFunc
 	call   func(context.Context, *obs.Bucket) error
-}{
+}
+
+// methods calls everything that makes one request, with an answer that pleases it.
+var methods = []method{
 	{"Begin", "POST", "/bucket/a%20%2Bkey?uploads=", answer(200, "", begun), func(ctx context.Context, b *obs.Bucket) error {
 		id, err := b.Begin(ctx, "a +key", upload.Metadata{"digest": "d"})
 		return want(err, id, "id")
@@ -289,7 +301,7 @@ func TestAnswers(t *testing.T) {
 				if c.header != "" && e.RetryAfter != 7*time.Second {
 					t.Errorf("Retry-After %v", e.RetryAfter)
 				}
-				if e.Code != "" && e.RequestID != "R1" {
+				if m.verb != "HEAD" && strings.Contains(c.body, "R1") && e.RequestID != "R1" {
 					t.Errorf("request id %q", e.RequestID)
 				}
 				if n := rec.n; n > 1 && m.name != "CheckBucket" || n > 2 {
@@ -327,15 +339,7 @@ func TestNotFound(t *testing.T) {
 	} {
 		server := httptest.NewServer(answer(404, "", c.body))
 		defer server.Close()
-		i := slices.IndexFunc(methods, func(m struct {
-			name   string
-			verb   string
-			uri    string
-			answer http.HandlerFunc
-			call   func(context.Context, *obs.Bucket) error
-		}) bool {
-			return m.name == c.method
-		})
+		i := slices.IndexFunc(methods, func(m method) bool { return m.name == c.method })
 		err := methods[i].call(t.Context(), bucket(t, server))
 		if !errors.Is(err, c.class) || upload.Temporary(err) {
 			t.Errorf("%s with body %q: %v", c.method, c.body, err)
@@ -353,10 +357,11 @@ func TestFalseSuccess(t *testing.T) {
 			"truncated": cutBody(completed),
 			"reset":     func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		} {
+			if name == "error" && (method == "Parts" || method == "Uploads") {
+				continue // S3 does this only where the work takes long
+			}
 			t.Run(method+"/"+name, func(t *testing.T) {
-				server := httptest.NewUnstartedServer(h)
-				server.Config.ErrorLog = nil
-				server.Start()
+				server := httptest.NewServer(h)
 				defer server.Close()
 				for _, m := range methods {
 					if m.name != method {
@@ -403,8 +408,9 @@ func TestUnreachable(t *testing.T) {
 	closed.Close()
 	plain := httptest.NewServer(answer(200, "", begun))
 	defer plain.Close()
-	secure := httptest.NewTLSServer(answer(200, "", begun))
-	secure.Config.ErrorLog = nil
+	secure := httptest.NewUnstartedServer(answer(200, "", begun))
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // it complains of our refusal
+	secure.StartTLS()
 	defer secure.Close()
 	stuck := make(chan struct{})
 	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-stuck }))
@@ -452,6 +458,7 @@ func TestCancelled(t *testing.T) {
 	for _, m := range methods {
 		ctx, cancel := context.WithCancel(t.Context())
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body) // or else the server does not notice that we left
 			cancel()
 			<-r.Context().Done()
 		}))
