@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -37,6 +38,7 @@ type ImageService interface {
 	QuickImport(ctx context.Context, r ims.QuickImportRequest) (jobID string, err error)
 	WaitJob(ctx context.Context, jobID string, w ims.Wait) (ims.Job, error)
 	Image(ctx context.Context, id string) (ims.Image, error)
+	Images(ctx context.Context, filter url.Values) ([]ims.Image, error)
 }
 
 // Disk is the opened disk to push.
@@ -174,6 +176,10 @@ func (p Push) Run(ctx context.Context) (Report, error) {
 	first.Tries = firstTries
 	if err := upload.Retry(ctx, first, "check the bucket", p.Bucket.CheckBucket); err != nil {
 		return r, err
+	}
+	// The same for the image service: what it would refuse after hours of sending.
+	if _, err := p.Images.Images(ctx, url.Values{"limit": {"1"}}); err != nil {
+		return r, fmt.Errorf("nothing was sent, since the image service can't be used: %w", err)
 	}
 	if err := p.name(ctx, size, &r); err != nil {
 		return r, err

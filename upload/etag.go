@@ -3,7 +3,6 @@ package upload
 import (
 	"context"
 	"crypto/md5"
-	"io"
 )
 
 // ETag says which ETag and size in bytes an object made of the parts would have, without sending
@@ -14,14 +13,14 @@ func ETag(ctx context.Context, parts Sequence) (etag string, size int64, err err
 		if err != nil {
 			return "", 0, err
 		}
-		h := md5.New()
-		n, err := io.Copy(h, part.Body)
+		j := job{Part: part}
+		err := j.hash()
 		part.release()
 		if err != nil {
-			return "", 0, &ReadError{Part: part.Number, Err: err}
+			return "", 0, err
 		}
-		size += n
-		sums = append(sums, [md5.Size]byte(h.Sum(nil)))
+		size += part.Size
+		sums = append(sums, *j.sum)
 	}
 	if err := ctx.Err(); err != nil {
 		return "", 0, context.Cause(ctx)

@@ -411,6 +411,9 @@ func (s *sender) cleanUp(ctx context.Context, err error) error {
 // resumable reports whether the store has one of the parts by which a later run knows the upload
 // for its own. Without one it would be left alone, and stay for ever.
 func (s *sender) resumable() bool {
+	if s.resumed {
+		return true // it was known by one of them
+	}
 	for n := 1; n <= s.headLength(); n++ {
 		if _, ok := s.done[n]; ok {
 			return true

@@ -374,9 +374,11 @@ func TestSendCancelled(t *testing.T) {
 					if complete != (len(r.store.objects) > 0) {
 						t.Error("half an object")
 					}
-					left := 0
-					if cause == upload.ErrInterrupted && result.UploadID != "" && !complete {
-						left = 1
+					// An interrupted upload stays if a later run would know it by its first three
+					// parts.
+					left := len(r.store.uploads)
+					if left > 0 && (cause != upload.ErrInterrupted || complete) || left == 0 && cause == upload.ErrInterrupted && !complete && result.Parts > testParts-3 {
+						t.Errorf("%d uploads are left", left)
 					}
 					r.check(t, result, err, left)
 					var unfinished *upload.UnfinishedError
@@ -385,23 +387,62 @@ func TestSendCancelled(t *testing.T) {
 					}
 
 					r.store.fault = nil
-					ours := false
-					if left == 1 {
-						u := r.store.uploads[0]
-						ours = u.parts[1] != nil || u.parts[2] != nil || u.parts[3] != nil
-						if ours {
-							left = 0 // or else nothing tells that the upload is ours
-						}
-					}
 					again := newRun(r.store)
 					again.raw = raw
 					result, err = again.send(t.Context())
-					if err != nil || result.Resumed != ours {
+					if err != nil || result.Resumed != (left == 1) {
 						t.Fatalf("again: %+v, %v", result, err)
 					}
-					again.check(t, result, err, left)
+					again.check(t, result, err, 0)
 				})
 			}
 		}
+	}
+}
+
+// A resumed upload that is interrupted at once keeps what it had.
+func TestResumedCancelled(t *testing.T) {
+	for n := int64(1); n <= 5; n++ {
+		both(t, fmt.Sprintf("call %d", n), func(t *testing.T, raw bool) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			r := newRun(newFakeStore())
+			r.raw = raw
+			r.store.leave(testKey, map[int][]byte{3: part(3)})
+			var count atomic.Int64
+			r.store.fault = func(call) fault {
+				if count.Add(1) == n {
+					return fault{cancel: func() { cancel(upload.ErrInterrupted) }}
+				}
+				return fault{}
+			}
+			result, err := r.send(ctx)
+			if !errors.Is(err, upload.ErrInterrupted) {
+				t.Fatal(err)
+			}
+			r.check(t, result, err, 1)
+			again := newRun(r.store)
+			again.raw = raw
+			r.store.fault = nil
+			if result, err = again.send(t.Context()); err != nil || !result.Resumed {
+				t.Errorf("%+v, %v", result, err)
+			}
+			again.check(t, result, err, 0)
+		})
+	}
+}
+
+// ETag foretells what an upload of the same parts gives.
+func TestETag(t *testing.T) {
+	r := newRun(newFakeStore())
+	data := bytes.NewReader(r.data)
+	plan := upload.RawPlan{Size: data.Size(), PartSize: 1200, Count: testParts}
+	etag, size, err := upload.ETag(t.Context(), r.counted(plan.Parts(data)))
+	if err != nil || etag != md5s(r.data, 1200) || size != data.Size() || r.held.Load() != 0 {
+		t.Errorf("%s, %d, %v", etag, size, err)
+	}
+	broken := errors.New("bad sector")
+	if _, _, err := upload.ETag(t.Context(), plan.Parts(brokenReader{data, 5000, broken})); !errors.Is(err, broken) {
+		t.Error(err)
 	}
 }

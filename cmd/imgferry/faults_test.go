@@ -176,7 +176,7 @@ func first(n int64, f func(http.ResponseWriter, *http.Request) bool) func(http.R
 
 func TestFaults(t *testing.T) {
 	w := newWorld(t)
-	disk := w.disk(30)
+	disk := w.disk(20)
 	for _, c := range []struct {
 		name       string
 		store, ims func(http.ResponseWriter, *http.Request) bool
@@ -188,9 +188,9 @@ func TestFaults(t *testing.T) {
 		{name: "wrong secret", args: []string{"--sk", "wrong"}, code: exitDenied, says: "access denied"},
 		{name: "wrong access key", args: []string{"--ak", "nobody"}, code: exitDenied, says: "access denied"},
 		{name: "no bucket", args: []string{"--bucket", "no-such-bucket"}, code: exitNotFound, says: "bucket does not exist"},
-		{name: "wrong project", args: []string{"--project-id", "0123456789abcdef0123456789abcdef"}, code: exitUsage, says: "IMG.0067"},
+		{name: "wrong project", args: []string{"--project-id", "0123456789abcdef0123456789abcdef"}, code: exitUsage, says: "nothing was sent"},
 		{name: "no store", args: []string{"--obs-endpoint", "http://127.0.0.1:1"}, code: exitUnreachable, says: "gave up after"},
-		{name: "no image service", args: []string{"--ims-endpoint", "http://127.0.0.1:1"}, code: exitUnreachable},
+		{name: "no image service", args: []string{"--ims-endpoint", "http://127.0.0.1:1"}, code: exitUnreachable, says: "nothing was sent"},
 		{name: "store answers 500", store: answer(500, xmlError("InternalError")), code: exitUnreachable, says: "InternalError"},
 		{name: "store answers garbage", store: answer(200, "<html>hello"), code: exitUnreachable},
 		{name: "store resets", store: reset, code: exitUnreachable},
@@ -243,10 +243,10 @@ func TestFaults(t *testing.T) {
 // command goes on to the object that an uninterrupted run makes.
 func TestInterrupt(t *testing.T) {
 	w := newWorld(t)
-	disk := w.disk(30)
+	disk := w.disk(20)
 	before := runtime.NumGoroutine()
 	push := func(ctx context.Context, key string) (result, pipeline.Report) {
-		r := w.imgferry(ctx, "push", "--json", "--key", key, disk)
+		r := w.imgferry(ctx, "push", "--json", "--concurrency", "1", "--key", key, disk)
 		var report pipeline.Report
 		if r.code == 0 {
 			if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {
@@ -322,7 +322,7 @@ func TestInterrupt(t *testing.T) {
 // A source that is written to while it is read: nothing is completed, nothing stays.
 func TestSourceChanges(t *testing.T) {
 	w := newWorld(t)
-	disk := w.disk(30)
+	disk := w.disk(20)
 	w.store.set(func(_ http.ResponseWriter, r *http.Request) bool {
 		if isPart("2")(r) {
 			f, err := os.OpenFile(disk, os.O_WRONLY, 0)

@@ -44,19 +44,23 @@ func Example() {
 	// Output:
 	// 0 49152 true
 	// 327680 16384 true
-	// 344064 32768 false
-	// 376832 65536 true
+	// 344064 49152 false
+	// 393216 49152 true
 	// 999424 17408 true
 }
 
-// text is data that compresses, noise is data that doesn't. Both depend on the seed only.
+// text is data that compresses: words in random order. noise doesn't. Both depend on the seed only.
 func text(seed uint64, n int) []byte {
 	r := rand.New(rand.NewPCG(seed, 1))
-	p := make([]byte, n)
-	for i := range p {
-		p[i] = "etaoin shrdlu"[r.IntN(13)]
+	words := make([][]byte, 256)
+	for i := range words {
+		words[i] = noise(seed<<8|uint64(i), 3+r.IntN(60))
 	}
-	return p
+	p := make([]byte, 0, n+64)
+	for len(p) < n {
+		p = append(p, words[r.IntN(len(words))]...)
+	}
+	return p[:n]
 }
 
 func noise(seed uint64, n int) []byte {

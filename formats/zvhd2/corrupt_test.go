@@ -57,13 +57,12 @@ func TestFlips(t *testing.T) {
 		}
 		for what, places := range checked {
 			for _, i := range places {
-				for _, bits := range []byte{0x01, 0xff} {
-					image[i] ^= bits
-					if err := Check(context.Background(), inMemory(image), 1, nil); !imageFault(err, true) {
-						t.Fatalf("%v: %s, byte %d flipped by %#x: %v", codec, what, i, bits, err)
-					}
-					image[i] ^= bits
+				bit := byte(1) << (i % 8)
+				image[i] ^= bit
+				if err := Check(context.Background(), inMemory(image), 1, nil); !imageFault(err, true) {
+					t.Fatalf("%v: %s, byte %d flipped by %#x: %v", codec, what, i, bit, err)
 				}
+				image[i] ^= bit
 			}
 		}
 

@@ -222,126 +222,127 @@ var contentDigests = map[string]string{
 	"sparse3g": "O7jtUl4pcqmcSma6LeDEuBeDMuMBHPzKLfpQJMsNCPI",
 }
 
-// TestGolden decodes what the vendor's driver wrote. IMGFERRY_LONG=1 has it decode all of the
-// 64 GiB disk with every block stored too, which takes a minute.
+// TestGolden reads what the vendor's driver wrote, and writes it again. IMGFERRY_LONG=1 has it decode
+// all of the 64 GiB disk with every block stored too, which takes a minute.
 func TestGolden(t *testing.T) {
-	long := os.Getenv("IMGFERRY_LONG") != ""
 	m := readManifest(t)
 	for _, g := range m.Files {
 		t.Run(g.File, func(t *testing.T) {
-			raw := m.Raws[g.Raw]
 			image := unpack(t, g.File)
 			if sum := sha256.Sum256(image); hex.EncodeToString(sum[:]) != g.ImageSHA256 {
 				t.Fatal("testdata is damaged")
 			}
-			if ok, err := Format().Probe(inMemory(image)); !ok || err != nil {
-				t.Fatalf("probe: %v, %v", ok, err)
-			}
-			im := mustOpen(t, image)
-			if im.Size() != raw.RoundedSize || im.Size() != g.OrigSize {
-				t.Fatalf("size %d, want %d", im.Size(), raw.RoundedSize)
-			}
-			stored := storedBlocks(t, im)
-			if int64(len(stored)) != raw.NonZero {
-				t.Fatalf("%d blocks, want %d", len(stored), raw.NonZero)
-			}
-			huge := len(stored) > 1000 // 64 GiB to decode
-			digest := sha256.New()
-			io.WriteString(digest, "imgferry content v1\n")
-			for i, b := range stored {
-				if len(raw.Blocks) > 0 && raw.Blocks[i].Block != b {
-					t.Fatalf("block %d is stored, want %d", b, raw.Blocks[i].Block)
-				}
-				if huge && !long && i%1024 > 1 && b < 32766 {
-					continue
-				}
-				got := make([]byte, BlockSize)
-				if n, err := im.ReadAt(got, b*BlockSize); int64(n) != min(BlockSize, im.Size()-b*BlockSize) || n == BlockSize && err != nil {
-					t.Fatalf("block %d: %d bytes, %v", b, n, err)
-				}
-				if !bytes.Equal(got, raw.block(t, b)) {
-					t.Fatalf("block %d differs", b)
-				}
-				digest.Write(binary.BigEndian.AppendUint64(nil, uint64(b)))
-				sum := sha256.Sum256(got)
-				digest.Write(sum[:])
-			}
-			if want, ok := contentDigests[g.Raw]; ok && base64.RawURLEncoding.EncodeToString(digest.Sum(nil)) != want {
-				t.Errorf("content digest is not %s", want)
-			}
-			if raw.Size < 64<<20 {
-				h := sha256.New()
-				if _, err := io.Copy(h, io.NewSectionReader(im, 0, raw.Size)); err != nil || hex.EncodeToString(h.Sum(nil)) != raw.SHA256 {
-					t.Errorf("whole content: %v", err)
-				}
-			}
-			if huge && !long {
-				return
-			}
-			if err := Check(context.Background(), inMemory(image), runtime.GOMAXPROCS(0), nil); err != nil {
-				t.Error(err)
-			}
+			t.Run("read", func(t *testing.T) { readGolden(t, g, m.Raws[g.Raw], image) })
+			t.Run("rewrite", func(t *testing.T) { rewriteGolden(t, g, m.Raws[g.Raw], image) })
 		})
 	}
 }
 
-// TestGoldenRewrite gives the vendor's chunks to our Writer: the same file must come out, byte for
-// byte where the vendor's driver doesn't leave garbage, time and UUID aside.
-func TestGoldenRewrite(t *testing.T) {
-	m := readManifest(t)
-	for _, g := range m.Files {
-		t.Run(g.File, func(t *testing.T) {
-			image := unpack(t, g.File)
-			tr, index, err := load(context.Background(), inMemory(image))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for name, v := range map[string]uint64{
-				"index_lba": tr.indexPos, "bitmap_lba": tr.bitmapPos, "index_size": uint64(tr.indexSize),
-				"bitmap_size": uint64(tr.bitmapSize), "non_zero_blk_num": uint64(tr.stored),
-				"compress_method": uint64(tr.method), "index_contains_zero_blk": uint64(tr.fullIndex),
-			} {
-				if g.LastFooter[name] != v {
-					t.Errorf("%s is %d, the manifest says %d", name, v, g.LastFooter[name])
-				}
-			}
-			if int64(tr.currSize) != g.CurrSize {
-				t.Errorf("curr_size is %d, the manifest says %d", tr.currSize, g.CurrSize)
-			}
+// readGolden compares sizes, extents and content with the recipe.
+func readGolden(t *testing.T, g goldenFile, raw rawDisk, image []byte) {
+	long := os.Getenv("IMGFERRY_LONG") != ""
+	if ok, err := Format().Probe(inMemory(image)); !ok || err != nil {
+		t.Fatalf("probe: %v, %v", ok, err)
+	}
+	im := mustOpen(t, image)
+	if im.Size() != raw.RoundedSize || im.Size() != g.OrigSize {
+		t.Fatalf("size %d, want %d", im.Size(), raw.RoundedSize)
+	}
+	stored := storedBlocks(t, im)
+	if int64(len(stored)) != raw.NonZero {
+		t.Fatalf("%d blocks, want %d", len(stored), raw.NonZero)
+	}
+	huge := len(stored) > 1000 // 64 GiB to decode
+	digest := sha256.New()
+	io.WriteString(digest, "imgferry content v1\n")
+	for i, b := range stored {
+		if len(raw.Blocks) > 0 && raw.Blocks[i].Block != b {
+			t.Fatalf("block %d is stored, want %d", b, raw.Blocks[i].Block)
+		}
+		if huge && !long && i%1024 > 1 && b < 32766 {
+			continue
+		}
+		got := make([]byte, BlockSize)
+		if n, err := im.ReadAt(got, b*BlockSize); int64(n) != min(BlockSize, im.Size()-b*BlockSize) || n == BlockSize && err != nil {
+			t.Fatalf("block %d: %d bytes, %v", b, n, err)
+		}
+		if !bytes.Equal(got, raw.block(t, b)) {
+			t.Fatalf("block %d differs", b)
+		}
+		digest.Write(binary.BigEndian.AppendUint64(nil, uint64(b)))
+		sum := sha256.Sum256(got)
+		digest.Write(sum[:])
+	}
+	if want, ok := contentDigests[g.Raw]; ok && base64.RawURLEncoding.EncodeToString(digest.Sum(nil)) != want {
+		t.Errorf("content digest is not %s", want)
+	}
+	if raw.Size < 64<<20 {
+		h := sha256.New()
+		if _, err := io.Copy(h, io.NewSectionReader(im, 0, raw.Size)); err != nil || hex.EncodeToString(h.Sum(nil)) != raw.SHA256 {
+			t.Errorf("whole content: %v", err)
+		}
+	}
+	if huge && !long {
+		return
+	}
+	if err := Check(context.Background(), inMemory(image), runtime.GOMAXPROCS(0), nil); err != nil {
+		t.Error(err)
+	}
+}
 
-			var out bytes.Buffer
-			codec := map[string]Codec{"zlib": Zlib, "zstd": Zstd}[g.CompressMethod]
-			z, err := NewWriter(&out, Options{OrigSize: m.Raws[g.Raw].Size, Codec: codec, Timestamp: tr.timestamp})
-			if err != nil {
-				t.Fatal(err)
+// rewriteGolden gives the vendor's chunks to our Writer: the same file must come out, byte for byte
+// where the vendor's driver doesn't leave garbage, time and UUID aside. It spoils image.
+func rewriteGolden(t *testing.T, g goldenFile, raw rawDisk, image []byte) {
+	tr, index, err := load(context.Background(), inMemory(image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range map[string]uint64{
+		"index_lba": tr.indexPos, "bitmap_lba": tr.bitmapPos, "index_size": uint64(tr.indexSize),
+		"bitmap_size": uint64(tr.bitmapSize), "non_zero_blk_num": uint64(tr.stored),
+		"compress_method": uint64(tr.method), "index_contains_zero_blk": uint64(tr.fullIndex),
+	} {
+		if g.LastFooter[name] != v {
+			t.Errorf("%s is %d, the manifest says %d", name, v, g.LastFooter[name])
+		}
+	}
+	if int64(tr.currSize) != g.CurrSize {
+		t.Errorf("curr_size is %d, the manifest says %d", tr.currSize, g.CurrSize)
+	}
+
+	var out bytes.Buffer
+	codec := map[string]Codec{"zlib": Zlib, "zstd": Zstd}[g.CompressMethod]
+	z, err := NewWriter(&out, Options{OrigSize: raw.Size, Codec: codec, Timestamp: tr.timestamp})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, c := range index[:len(index)-1] {
+		if err := z.WriteBlock(int64(c.block), image[c.pos():index[k+1].pos()]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if tr.fullIndex != 0 {
+		return // we write dense ones only
+	}
+	ours := out.Bytes()
+	if len(ours) != len(image) {
+		t.Fatalf("%d bytes, want %d", len(ours), len(image))
+	}
+	for _, p := range [][]byte{ours, image} { // mask what may differ
+		for _, pos := range []int{0, int(tr.indexPos) - page, len(p) - page} {
+			clear(p[pos+offChecksum : pos+offSaved])
+			clear(p[pos+footerSize : pos+page])
+		}
+		clear(p[int(tr.indexPos)+int(tr.stored)*indexEntrySize : tr.bitmapPos])
+	}
+	if !bytes.Equal(ours, image) {
+		for i := range ours {
+			if ours[i] != image[i] {
+				t.Fatalf("byte %d is %#x, the vendor's is %#x", i, ours[i], image[i])
 			}
-			for k, c := range index[:len(index)-1] {
-				if err := z.WriteBlock(int64(c.block), image[c.pos():index[k+1].pos()]); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := z.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if tr.fullIndex != 0 {
-				return // we write dense ones only
-			}
-			ours := out.Bytes()
-			if len(ours) != len(image) {
-				t.Fatalf("%d bytes, want %d", len(ours), len(image))
-			}
-			for _, p := range [][]byte{ours, image} { // mask what may differ
-				for _, pos := range []int{0, int(tr.indexPos) - page, len(p) - page} {
-					clear(p[pos+offChecksum : pos+offSaved])
-					clear(p[pos+footerSize : pos+page])
-				}
-				clear(p[int(tr.indexPos)+int(tr.stored)*indexEntrySize : tr.bitmapPos])
-			}
-			for i := range ours {
-				if ours[i] != image[i] {
-					t.Fatalf("byte %d is %#x, the vendor's is %#x", i, ours[i], image[i])
-				}
-			}
-		})
+		}
 	}
 }

@@ -90,13 +90,7 @@ func (q *request) bucketLocation() error {
 
 // acl answers that the owner may do everything and nobody else anything.
 func (q *request) acl() error {
-	if q.key != "" {
-		o, err := q.s.OpenObject(q.bucket, q.key)
-		if err != nil {
-			return err
-		}
-		o.Close()
-	} else if err := q.s.haveBucket(q.bucket); err != nil {
+	if err := q.haveResource(); err != nil {
 		return err
 	}
 	type grantee struct {
@@ -121,15 +115,41 @@ func (q *request) acl() error {
 	})
 }
 
-// putACL takes the one policy that the store has.
+// putACL takes the one policy that the store has, canned or spelt out.
 func (q *request) putACL() error {
-	if err := q.s.haveBucket(q.bucket); err != nil {
+	if err := q.haveResource(); err != nil {
 		return err
 	}
-	if q.r.ContentLength != 0 || q.r.Header.Get("X-Amz-Acl") == "" {
-		return errNotImplemented.because("Only the canned policy private is implemented")
+	if err := refusedHeader(q.r.Header); err != nil || q.r.ContentLength == 0 {
+		return err
 	}
-	return refusedHeader(q.r.Header)
+	var in struct {
+		XMLName  xml.Name `xml:"AccessControlPolicy"`
+		Grantees []struct {
+			ID string
+		} `xml:"AccessControlList>Grant>Grantee"`
+	}
+	if err := q.readXML(&in); err != nil {
+		return err
+	}
+	for _, g := range in.Grantees {
+		if g.ID != theOwner.ID {
+			return errNotImplemented.because("The store has nobody to grant access to but the owner")
+		}
+	}
+	return nil
+}
+
+// haveResource fails with ErrNoSuchBucket or ErrNoSuchKey.
+func (q *request) haveResource() error {
+	if q.key == "" {
+		return q.s.haveBucket(q.bucket)
+	}
+	o, err := q.s.OpenObject(q.bucket, q.key)
+	if err != nil {
+		return err
+	}
+	return o.Close()
 }
 
 // listing reads what the listing operations have in common.
