@@ -189,3 +189,19 @@ func TestLostBeginLeavesOthersAlone(t *testing.T) {
 		}
 	})
 }
+
+// Nor is an empty upload that was there before.
+func TestLostBeginLeavesOlderAlone(t *testing.T) {
+	both(t, "older", func(t *testing.T, raw bool) {
+		store := newFakeStore()
+		older := store.leave(testKey, nil)
+		store.fault = failing("Begin", 1, fault{err: reset()})
+		r := newRun(store)
+		r.raw = raw
+		result, err := r.send(t.Context())
+		r.check(t, result, err, 1)
+		if err != nil || result.UploadID == older {
+			t.Errorf("%+v, %v", result, err)
+		}
+	})
+}

@@ -22,7 +22,8 @@ type Policy struct {
 	Deadline time.Duration
 	// Stall is how long a part's body may make no progress at all. Default 60 s.
 	Stall time.Duration
-	// OnRetry, if not nil, is told of each failure that is followed by another try.
+	// OnRetry, if not nil, is told of each failure that is followed by another try. Its calls may
+	// overlap.
 	OnRetry func(op string, try int, err error, wait time.Duration)
 }
 

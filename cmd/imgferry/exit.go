@@ -53,16 +53,6 @@ func exitCode(err error) int {
 	return code
 }
 
-// hint is the way out of err, or "".
-func hint(err error) string {
-	var kept *upload.UnfinishedError
-	if errors.As(err, &kept) {
-		return "" // the command that knows the flags has said how to go on
-	}
-	_, h := classify(err)
-	return h
-}
-
 // classify gives the exit code and the way out. The order matters: an interrupt explains every
 // other failure, and the specific comes before the general.
 func classify(err error) (code int, hint string) {

@@ -147,7 +147,20 @@ func report(w io.Writer, err error) {
 		fmt.Fprintln(w, "Run 'imgferry help' for the commands, 'imgferry COMMAND --help' for one's flags.")
 		return
 	}
-	if h := hint(err); h != "" {
-		fmt.Fprintln(w, h)
+	var known *advised
+	if errors.As(err, &known) {
+		for _, line := range known.lines {
+			fmt.Fprintln(w, line)
+		}
+	} else if _, hint := classify(err); hint != "" {
+		fmt.Fprintln(w, hint)
 	}
 }
+
+// advised is an error whose way out the command knows better than its class.
+type advised struct {
+	error
+	lines []string
+}
+
+func (e *advised) Unwrap() error { return e.error }

@@ -122,8 +122,7 @@ func (c *pushCommand) run(ctx context.Context, path string, osGiven bool) (err e
 	start := time.Now()
 	r, err := c.watched(ctx)
 	if err != nil {
-		c.explain(r, err)
-		return err
+		return c.advise(r, err)
 	}
 	if c.json {
 		return printJSON(c.stdout, r)
@@ -255,16 +254,20 @@ func (c *pushCommand) summary(r pipeline.Report, took time.Duration) {
 	c.say("%s: %s from a disk of %s to %s/%s in %.1f s", what, sent, humanize.IBytes(uint64(r.VirtualSize)), r.Bucket, r.Key, took.Seconds())
 }
 
-// explain says how to go on after an upload that was kept, or a wait that was ended.
-func (c *pushCommand) explain(r pipeline.Report, err error) {
+// advise adds to err how to go on after an upload that was kept, or a wait that was ended.
+func (c *pushCommand) advise(r pipeline.Report, err error) error {
 	var kept *upload.UnfinishedError
 	var wait *ims.WaitError
 	switch {
 	case errors.As(err, &kept):
-		c.say("The unfinished upload is kept: %d parts are in the bucket.", kept.PartsDone)
-		c.say("To go on:    run the same command again")
-		c.say("To give up:  imgferry uploads --abort %s %s", c.sandbox.where(c.cloud), shellQuote(kept.Key))
+		return &advised{err, []string{
+			"To go on:    run the same command again",
+			"To give up:  imgferry uploads --abort " + c.sandbox.where(c.cloud) + " " + shellQuote(kept.Key),
+		}}
+	case errors.As(err, &wait) && c.sandbox.on:
+		return &advised{err, []string{"The sandbox ends with this command, and its import jobs with it; the object stays."}}
 	case errors.As(err, &wait):
-		c.say("Import job %s goes on without this program; the object is %s/%s.", wait.JobID, r.Bucket, r.Key)
+		return &advised{err, []string{fmt.Sprintf("Import job %s goes on without this program; the object is %s/%s.", wait.JobID, r.Bucket, r.Key)}}
 	}
+	return err
 }

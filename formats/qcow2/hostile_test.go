@@ -8,6 +8,7 @@ import (
 	"errors"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -251,6 +252,8 @@ func TestTolerated(t *testing.T) {
 		{"empty disk without L1", tiny(3).u64(24, 0).u32(36, 0).u64(40, 0), nil},
 		{"header as data", tiny(3).u64(tinyL2, tinyL2), append(tiny(3).u64(tinyL2, tinyL2)[tinyL2:][:512:512], want[512:]...)},
 		{"the same data twice", tiny(3).u64(tinyL2+8, tinyData), append(append(want[:512:512], want[:512]...), want[1024:]...)},
+		{"clusters swapped", tiny(3).u64(tinyL2, 1<<63|(tinyData+512)).u64(tinyL2+8, 1<<63|tinyData),
+			slices.Concat(want[512:1024], want[:512], want[1024:])},
 		{"compressed", packed, append(aaa(512), packed[tinyData+512:]...)},
 		{"compressed up to the end, sectors beyond", append(tiny(3), deflated(512)...).u64(tinyL2, 1<<62|1<<61|(tinyData+2048)), append(aaa(512), want[512:]...)},
 	} {

@@ -352,3 +352,35 @@ func TestMerged(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestPlainReadsDoNotAllocate: the engine reads a disk of a TiB in half a million blocks.
+func TestPlainReadsDoNotAllocate(t *testing.T) {
+	img := openFile(t, "testdata/v3-plain.qcow2")
+	p := make([]byte, 100_000)
+	read := func() {
+		if _, err := img.ReadAt(p, 100_000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := testing.AllocsPerRun(100, read); n > 0 {
+		t.Errorf("%v allocations a read", n)
+	}
+}
+
+// TestDecodersStayInside: the zstd decoder may use bytes behind a cluster as scratch, but not those
+// behind the caller's buffer, even if its capacity reaches further.
+func TestDecodersStayInside(t *testing.T) {
+	const cluster, guard = 16384, 64
+	img := openFile(t, "testdata/v3-zstd.qcow2")
+	for off := int64(0); off < img.Size()-2*cluster; off += cluster {
+		for n := cluster; n <= 2*cluster; n += cluster {
+			buf := bytes.Repeat([]byte{0xdb}, n+guard)
+			if _, err := img.ReadAt(buf[:n], off); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(buf[n:], bytes.Repeat([]byte{0xdb}, guard)) {
+				t.Errorf("%d bytes at %d: written beyond the buffer", n, off)
+			}
+		}
+	}
+}

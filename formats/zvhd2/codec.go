@@ -67,7 +67,7 @@ const (
 // String returns "default", "fastest", "better" or "best".
 func (l Level) String() string {
 	if l > LevelBest {
-		return fmt.Sprintf("level %d", uint8(l))
+		return fmt.Sprint(uint8(l))
 	}
 	return l.zstd().String()
 }

@@ -22,11 +22,10 @@ const (
 	sectorSize = 512  // disk sizes are multiples of it
 	gib        = 1 << 30
 
-	indexSegmentSize     = 524288 // bytes, index_seg_size
-	indexEntrySize       = 16
-	entriesPerSegment    = indexSegmentSize / indexEntrySize
-	bitmapSegmentSize    = bitmap.SegmentSize // bytes, bitmap_seg_size
-	blocksPerBitmapChunk = bitmap.BlocksPerSegment
+	indexSegmentSize  = 524288 // bytes, index_seg_size
+	indexEntrySize    = 16
+	entriesPerSegment = indexSegmentSize / indexEntrySize
+	bitmapSegmentSize = bitmap.SegmentSize // bytes, bitmap_seg_size
 
 	// maxFileSize is what the parsed index can address with 32 bits of pages: 16 TiB.
 	maxFileSize = page << 32
@@ -155,7 +154,7 @@ func (f footer) endOfData() footer {
 func (f footer) trailer(indexPos, stored int64) footer {
 	f.indexSegSize, f.bitmapSegSize = indexSegmentSize, bitmapSegmentSize
 	f.indexSegs = uint32(segments(stored, entriesPerSegment))
-	f.bitmapSegs = uint32(segments(int64(f.maxBlocks), blocksPerBitmapChunk))
+	f.bitmapSegs = uint32(segments(int64(f.maxBlocks), bitmap.BlocksPerSegment))
 	f.indexSize = f.indexSegs * indexSegmentSize
 	f.bitmapSize = f.bitmapSegs * bitmapSegmentSize
 	f.indexPos = uint64(indexPos)

@@ -33,7 +33,7 @@ func Format() formats.Format {
 func probe(src formats.Source) (bool, error) {
 	var b [len(cookie)]byte
 	for _, pos := range []int64{0, src.Size() - page} {
-		if pos < 0 || src.Size() < int64(len(b)) {
+		if pos < 0 || pos+int64(len(b)) > src.Size() {
 			continue
 		}
 		if err := formats.ReadFull(src, b[:], pos); err != nil {
@@ -199,7 +199,7 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 		return formats.Info{}, in.Problem
 	}
 	for _, pos := range []int64{src.Size() - page, 0} {
-		if pos < 0 || src.Size() < footerSize {
+		if pos < 0 || pos+footerSize > src.Size() {
 			continue
 		}
 		b, err := readFooter(ctx, src, pos, "footer")

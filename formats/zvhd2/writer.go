@@ -60,7 +60,7 @@ func NewWriter(w io.Writer, o Options) (*Writer, error) {
 	case o.Codec > Zlib:
 		return nil, fmt.Errorf("%s: unknown %v", name, o.Codec)
 	case o.Level > LevelBest || o.Codec == Zlib && o.Level != LevelDefault:
-		return nil, fmt.Errorf("%s: %v has no %v", name, o.Codec, o.Level)
+		return nil, fmt.Errorf("%s: %v has no level %v", name, o.Codec, o.Level)
 	}
 	size := roundUp(o.OrigSize, sectorSize)
 	blocks := bitmap.Blocks(size)

@@ -249,9 +249,9 @@ func TestEncodeIsPure(t *testing.T) {
 func TestEncodeStaysPure(t *testing.T) {
 	var blocks [][]byte
 	for b := range 5 {
-		p := make([]byte, 200_000)
+		p := make([]byte, 140_000)
 		r := rand.New(rand.NewPCG(uint64(b), 4))
-		for i := b * 300; i < len(p)-2000; i += 25_000 {
+		for i := b * 300; i < len(p)-2000; i += 20_000 {
 			for j := range 2000 {
 				p[i+j] = byte(r.IntN(1 << (1 + j%5)))
 			}

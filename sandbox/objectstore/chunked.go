@@ -182,7 +182,7 @@ func parseTrailers(p []byte) (trailers map[string]string, sig string, err error)
 			continue
 		}
 		name, v, ok := strings.Cut(line, ":")
-		name, v = strings.ToLower(name), strings.TrimSpace(v)
+		name, v = strings.ToLower(name), strings.Trim(v, " \t")
 		_, twice := trailers[name]
 		switch {
 		case !ok || twice || name == "" || len(trailers) > 0 && name != "x-amz-trailer-signature":

@@ -6,21 +6,36 @@ import (
 	"sync"
 )
 
-// zeroStep is the distance of the known states in zeroSums, in bytes: about 0.1 s of MD5.
-const zeroStep = 64 << 20
+const (
+	// zeroStep is the distance of the known states in zeroSums, in bytes: about 0.1 s of MD5.
+	zeroStep = 64 << 20
+	// zeroLengths is how many sums are kept. Sparse uploads copy few different lengths.
+	zeroLengths = 256
+)
 
 // zeroSums knows the MD5 of long runs of zeros. Sparse disks are uploaded as copies of up to 1 GiB
-// of zeros; hashing each would take longer than everything else. The states kept take about 100
-// bytes for each 64 MiB of the longest run asked for, at most 5 GiB.
+// of zeros; hashing each would take longer than everything else. It takes about 20 KiB of memory.
 type zeroSums struct {
 	mu     sync.Mutex
 	states [][]byte // after (i+1) * zeroStep bytes
+	sums   map[int64][md5.Size]byte
 }
 
-// sum returns the MD5 of n zero bytes.
-func (z *zeroSums) sum(n int64) (sum [md5.Size]byte) {
+// sum returns the MD5 of n zero bytes, at most maxBody.
+func (z *zeroSums) sum(n int64) [md5.Size]byte {
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	if sum, ok := z.sums[n]; ok {
+		return sum
+	}
+	if len(z.sums) >= zeroLengths || z.sums == nil {
+		z.sums = make(map[int64][md5.Size]byte)
+	}
+	z.sums[n] = z.compute(n)
+	return z.sums[n]
+}
+
+func (z *zeroSums) compute(n int64) (sum [md5.Size]byte) {
 	h := md5.New()
 	known := min(n/zeroStep, int64(len(z.states)))
 	if known > 0 {

@@ -174,8 +174,7 @@ func (b *Bucket) PutPart(ctx context.Context, key, uploadID string, number int, 
 	reader := lend(body)
 	defer reader.takeBack()
 	part, err := b.core.PutObjectPart(ctx, b.name, key, uploadID, number, reader, size, minio.PutObjectPartOptions{
-		Md5Base64:            base64MD5(sum),
-		DisableContentSha256: true, // a plain body, over HTTP too
+		Md5Base64: base64MD5(sum),
 	})
 	if err == nil && part.ETag == "" {
 		err = errNoReply
@@ -277,8 +276,7 @@ func (b *Bucket) Put(ctx context.Context, key string, body io.ReadSeeker, size i
 	reader := lend(body)
 	defer reader.takeBack()
 	info, err := b.core.PutObject(ctx, b.name, key, reader, size, base64MD5(sum), "", minio.PutObjectOptions{
-		UserMetadata:         meta,
-		DisableContentSha256: true,
+		UserMetadata: meta,
 	})
 	return info.ETag, b.wrap("put the object", key, seen, err)
 }

@@ -392,3 +392,43 @@ func TestSetMetadataOfLargeObject(t *testing.T) {
 		}
 	}
 }
+
+// zeros is a disk without content.
+type zeros struct{}
+
+func (zeros) ReadAt(p []byte, _ int64) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// BenchmarkSend sends raw parts of 8 MiB to the store over loopback.
+func BenchmarkSend(b *testing.B) {
+	const size = 256 << 20
+	store, err := objectstore.Open(b.TempDir(), objectstore.Options{
+		NoSync:      true,
+		Credentials: func(string) (string, bool) { return secretKey, true },
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	server := httptest.NewServer(store.Handler())
+	defer server.Close()
+	if err := store.CreateBucket("bucket"); err != nil {
+		b.Fatal(err)
+	}
+	to, err := obs.New(obs.Config{Endpoint: server.URL, Region: "r", Bucket: "bucket", AccessKey: accessKey, SecretKey: secretKey})
+	if err != nil {
+		b.Fatal(err)
+	}
+	plan, err := upload.PlanRaw(size)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(size)
+	for b.Loop() {
+		if _, err := upload.Send(b.Context(), upload.Config{Store: to, Key: "k"}, plan.Parts(zeros{})); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,7 @@
+//go:build unix
+
+package objectstore
+
+import "syscall"
+
+const noSpace = syscall.ENOSPC
