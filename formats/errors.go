@@ -75,8 +75,8 @@ func NotAllowed(format string, offset int64, what string, args ...any) error {
 	return &Error{Format: format, Offset: offset, What: fmt.Sprintf(what, args...), Class: ErrNotAllowed}
 }
 
-// ReadFailed returns an Error that carries err, the failure of a read of the source. A context's
-// end and ErrCorrupt pass through as they are.
+// ReadFailed returns an Error whose class is err, the failure of a read of the source: errors.Is
+// finds it, and none of the sentinels above.
 func ReadFailed(format string, offset int64, what string, err error) error {
 	return &Error{Format: format, Offset: offset, What: "can't read " + what, Class: err}
 }

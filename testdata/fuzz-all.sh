@@ -7,7 +7,7 @@ total=0
 for pkg in $($go list ./...); do
 	for target in $($go test -list '^Fuzz' "$pkg" | grep '^Fuzz' || true); do
 		echo "fuzz $pkg $target"
-		$go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-5s}" -parallel "${FUZZPARALLEL:-2}" "$pkg"
+		$go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-5s}" -fuzzminimizetime 10x -parallel "${FUZZPARALLEL:-2}" "$pkg"
 		total=$((total + 1))
 	done
 done

@@ -71,10 +71,12 @@ func PlanStream(worstCase, memory int64) (Plan, error) {
 	if size > maxPartSize-MaxChunk {
 		return Plan{}, tooLarge(worstCase)
 	}
-	buffers := memory / size
-	if buffers < minBuffers {
+	if memory < minBuffers*size {
 		return Plan{}, &MemoryError{Need: minBuffers * size, Have: memory}
 	}
+	// A part may go up to one chunk beyond its size, and with chunks of just under 2 MiB most do: a
+	// budget counted in part sizes alone would be overrun by a quarter.
+	buffers := max(minBuffers, memory/(size+MaxChunk))
 	return Plan{PartSize: size, BufferSize: size + MaxChunk, Buffers: int(min(buffers, planParts))}, nil
 }
 

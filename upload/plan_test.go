@@ -26,13 +26,13 @@ func TestPlanStream(t *testing.T) {
 		worst, memory     int64
 		partSize, buffers int64
 	}{
-		{"empty", 0, 0, 8 * mib, 28},
-		{"small", worst(10 * gib), 0, 8 * mib, 28},
-		{"100 GiB", worst(100 * gib), 0, 11 * mib, 20},
+		{"empty", 0, 0, 8 * mib, 22},
+		{"small", worst(10 * gib), 0, 8 * mib, 22},
+		{"100 GiB", worst(100 * gib), 0, 11 * mib, 17},
 		{"1 TiB", worst(tib), 0, 111 * mib, 2},
-		{"last of the smallest parts", 9500 * 8 * mib, 0, 8 * mib, 28},
-		{"first of the next", 9500*8*mib + 1, 0, 9 * mib, 24},
-		{"small budget", worst(10 * gib), 64 * mib, 8 * mib, 8},
+		{"last of the smallest parts", 9500 * 8 * mib, 0, 8 * mib, 22},
+		{"first of the next", 9500*8*mib + 1, 0, 9 * mib, 20},
+		{"small budget", worst(10 * gib), 64 * mib, 8 * mib, 6},
 		{"two fit just so", worst(100 * gib), 22 * mib, 11 * mib, 2},
 		{"a large budget", worst(tib), 1024 * mib, 111 * mib, 9},
 		{"budget beyond all parts", worst(gib), 1 << 50, 8 * mib, 9500},

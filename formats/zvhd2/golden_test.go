@@ -223,7 +223,7 @@ var contentDigests = map[string]string{
 }
 
 // TestGolden reads what the vendor's driver wrote, and writes it again. IMGFERRY_LONG=1 has it decode
-// all of the 64 GiB disk with every block stored too, which takes a minute.
+// all of the 64 GiB disk with every block stored too, which takes minutes.
 func TestGolden(t *testing.T) {
 	m := readManifest(t)
 	for _, g := range m.Files {
@@ -253,6 +253,7 @@ func readGolden(t *testing.T, g goldenFile, raw rawDisk, image []byte) {
 		t.Fatalf("%d blocks, want %d", len(stored), raw.NonZero)
 	}
 	huge := len(stored) > 1000 // 64 GiB to decode
+	want, known := contentDigests[g.Raw]
 	digest := sha256.New()
 	io.WriteString(digest, "imgferry content v1\n")
 	for i, b := range stored {
@@ -269,11 +270,13 @@ func readGolden(t *testing.T, g goldenFile, raw rawDisk, image []byte) {
 		if !bytes.Equal(got, raw.block(t, b)) {
 			t.Fatalf("block %d differs", b)
 		}
-		digest.Write(binary.BigEndian.AppendUint64(nil, uint64(b)))
-		sum := sha256.Sum256(got)
-		digest.Write(sum[:])
+		if known {
+			sum := sha256.Sum256(got)
+			digest.Write(binary.BigEndian.AppendUint64(nil, uint64(b)))
+			digest.Write(sum[:])
+		}
 	}
-	if want, ok := contentDigests[g.Raw]; ok && base64.RawURLEncoding.EncodeToString(digest.Sum(nil)) != want {
+	if known && base64.RawURLEncoding.EncodeToString(digest.Sum(nil)) != want {
 		t.Errorf("content digest is not %s", want)
 	}
 	if raw.Size < 64<<20 {

@@ -40,7 +40,7 @@ type check struct {
 	algorithm algorithm
 }
 
-// newBody reads size bytes from src, or up to maxBody if size is -1.
+// newBody reads size bytes from src, or all there is if size is -1.
 func newBody(src io.Reader, size int64) *body {
 	return &body{src: src, size: size, md5: md5.New()}
 }
@@ -59,8 +59,6 @@ func (b *body) Read(p []byte) (int, error) {
 		}
 	}
 	switch {
-	case b.got > maxBody:
-		err = errEntityTooLarge
 	case b.size >= 0 && b.got > b.size:
 		err = errInvalidRequest.because("The body is longer than announced")
 	case err == io.EOF:

@@ -91,6 +91,10 @@ func (s *Store) CreateBucket(name string) error {
 	if !validBucketName(name) {
 		return errBucketName
 	}
+	if !s.enter() {
+		return errShutdown
+	}
+	defer s.leave()
 	b := newBucket(s.disk, name)
 	b.created = s.now()
 	tmp := s.disk.tempPath()
@@ -254,6 +258,10 @@ func (s *Store) exchange(bucket string, o *object, cond precondition, tmp string
 
 // RemoveObject deletes an object. Deleting one that does not exist is no error; ErrNoSuchBucket is.
 func (s *Store) RemoveObject(bucket, key string) error {
+	if !s.enter() {
+		return errShutdown
+	}
+	defer s.leave()
 	return s.removeObjects(bucket, []string{key})
 }
 

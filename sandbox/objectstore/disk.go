@@ -60,7 +60,7 @@ func (d disk) claim() (_ io.Closer, err error) {
 		}
 	}()
 	if err := lockExclusive(lock); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrLocked, err)
+		return nil, err
 	}
 	switch v, err := os.ReadFile(d.path(versionFile)); {
 	case errors.Is(err, fs.ErrNotExist):

@@ -175,7 +175,8 @@ func (q *request) listing(after, limit string) (listQuery, error) {
 	return l, nil
 }
 
-// encoded returns s as the request's encoding-type wants it.
+// encoded returns s as the request's encoding-type wants it. Without one, bytes that XML can't hold
+// are lost, as they are at S3.
 func (q *request) encoded(s string) string {
 	if q.query.Get("encoding-type") == "url" {
 		return escape(s, true)

@@ -241,19 +241,17 @@ func (q *request) listParts() error {
 		PartNumberMarker     int
 		NextPartNumberMarker int
 		MaxParts             int
-		EncodingType         string `xml:",omitempty"`
 		IsTruncated          bool
 		Parts                []entry `xml:"Part"`
 	}{
 		Bucket:           q.bucket,
-		Key:              q.encoded(q.key),
+		Key:              q.key,
 		UploadID:         u.id,
 		Initiator:        theOwner,
 		Owner:            theOwner,
 		StorageClass:     storageClass(u.Header),
 		PartNumberMarker: marker,
 		MaxParts:         l.max,
-		EncodingType:     q.query.Get("encoding-type"),
 	}
 	for _, p := range u.partsBehind(marker) {
 		if len(out.Parts) == l.max {

@@ -10,9 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockExclusive takes flock(2)'s lock, which ends with the process.
+// lockExclusive takes flock(2)'s lock, which ends with the process. It fails with ErrLocked if
+// somebody has it.
 func lockExclusive(f *os.File) error {
-	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return ErrLocked
+	}
+	return err
 }
 
 func syncDirectory(path string) error {

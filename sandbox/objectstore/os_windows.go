@@ -7,10 +7,15 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockExclusive takes LockFileEx's lock, which ends with the process.
+// lockExclusive takes LockFileEx's lock, which ends with the process. It fails with ErrLocked if
+// somebody has it.
 func lockExclusive(f *os.File) error {
 	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
-	return windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, 1, 0, new(windows.Overlapped))
+	err := windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, 1, 0, new(windows.Overlapped))
+	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
+		return ErrLocked
+	}
+	return err
 }
 
 // syncDirectory does nothing: Windows has no way to sync a directory.

@@ -300,7 +300,7 @@ func (s *Store) drop(c content) {
 	}
 }
 
-// PutObject stores what r gives until io.EOF, at most 5 GiB, for callers in this process. header
+// PutObject stores what r gives until io.EOF, of any length, for callers in this process. header
 // names what goes with it: content-type, x-amz-meta-*, and so on. It returns the ETag without
 // quotes, and stops when ctx ends.
 func (s *Store) PutObject(ctx context.Context, bucket, key string, r io.Reader, header map[string]string) (etag string, err error) {
