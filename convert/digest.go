@@ -57,24 +57,24 @@ func (s *Summer) Digest() Digest { return Digest(s.h.Sum(nil)) }
 // SumBlock returns the hash of a block that is already padded to 2 MiB.
 func SumBlock(block []byte) [sha256.Size]byte { return sha256.Sum256(block) }
 
-// FirstBlock returns the number and hash of the first block that holds a non-zero byte. found is
-// false for a disk of zeros.
-func FirstBlock(ctx context.Context, img formats.Image) (index int64, sum [sha256.Size]byte, found bool, err error) {
+// FirstBlock returns the number and the bytes, padded to 2 MiB, of the first block that holds a
+// non-zero byte. block is nil for a disk of zeros.
+func FirstBlock(ctx context.Context, img formats.Image) (index int64, block []byte, err error) {
 	s := &slot{block: make([]byte, BlockSize)}
 	for i, err := range Candidates(ctx, img) {
 		if err == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		if err != nil {
-			return 0, sum, false, err
+			return 0, nil, err
 		}
 		s.index = i
 		if err := readBlock(img, s); err != nil {
-			return 0, sum, false, err
+			return 0, nil, err
 		}
 		if !bitmap.IsZero(s.block) {
-			return i, SumBlock(s.block), true, nil
+			return i, s.block, nil
 		}
 	}
-	return 0, sum, false, nil
+	return 0, nil, nil
 }

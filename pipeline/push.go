@@ -89,6 +89,9 @@ type Push struct {
 	Bitmap []byte
 	// Memory is for part buffers, in bytes; 0 takes upload.DefaultMemory.
 	Memory int64
+	// AbortOnInterrupt gives an unfinished upload up instead of keeping it when the run is
+	// interrupted.
+	AbortOnInterrupt bool
 	// Senders is how many parts are sent at once; 0 takes the default of package upload.
 	Senders int
 	// Retry bounds how requests to the store are repeated; zero fields are defaults.
@@ -245,13 +248,13 @@ func (p *Push) name(ctx context.Context, size int64, r *Report) error {
 	if p.Key != "" {
 		return nil
 	}
-	_, sum, _, err := convert.FirstBlock(ctx, p.Disk.Image)
+	_, block, err := convert.FirstBlock(ctx, p.Disk.Image)
 	if err != nil {
 		return err
 	}
 	h := sha256.New()
 	h.Write(binary.BigEndian.AppendUint64(nil, uint64(size)))
-	h.Write(sum[:]) // zeros for a disk of zeros
+	h.Write(block)
 	r.Key = p.keyFor([4]byte(h.Sum(nil)))
 	return nil
 }

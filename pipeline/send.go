@@ -98,7 +98,7 @@ func (p *Push) sendConfig(key string, meta upload.Metadata, buffers int) upload.
 	return upload.Config{
 		Store: p.Bucket, Key: key, Metadata: meta, Workers: p.Senders, Buffers: buffers, Retry: p.Retry,
 		BeforeComplete: func(context.Context) error { return p.unchanged() },
-		Notice:         p.Notice, Progress: &p.Progress.Upload,
+		Notice:         p.Notice, Progress: &p.Progress.Upload, AbortOnInterrupt: p.AbortOnInterrupt,
 	}
 }
 

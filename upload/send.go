@@ -40,6 +40,8 @@ type Config struct {
 	// BeforeComplete, if not nil, is called when every part is stored. Its error ends the upload
 	// without an object.
 	BeforeComplete func(context.Context) error
+	// AbortOnInterrupt aborts the upload after an interrupt instead of keeping it.
+	AbortOnInterrupt bool
 	// Notice, if not nil, is told one sentence about each thing that a user may want to know and
 	// that is no failure. Its calls do not overlap.
 	Notice func(string)
@@ -395,11 +397,15 @@ func (s *sender) cleanUp(ctx context.Context, err error) error {
 		return err
 	}
 	interrupted := errors.Is(err, ErrInterrupted)
-	if (interrupted || Temporary(err)) && s.resumable() {
+	keep := Temporary(err)
+	if interrupted {
+		keep = !s.AbortOnInterrupt
+	}
+	if keep && s.resumable() {
 		return &UnfinishedError{Key: s.Key, UploadID: s.uploadID, PartsDone: len(s.done), Err: err}
 	}
 	limit := abortTime
-	if interrupted {
+	if interrupted && !s.AbortOnInterrupt {
 		limit = lostTime // the user waits for the program to stop
 	}
 	if failed := s.abort(ctx, s.uploadID, limit); failed != nil {

@@ -51,7 +51,7 @@ func newProxy(t *testing.T, to string) *proxy {
 	}
 	p := new(proxy)
 	// SetURL would rewrite the Host header, which is signed.
-	pass := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+	onward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = target.Scheme, target.Host, r.In.Host
 	}, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { panic(http.ErrAbortHandler) }}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -59,7 +59,7 @@ func newProxy(t *testing.T, to string) *proxy {
 		if f := p.fault.Load(); f != nil && (*f)(w, r) {
 			return
 		}
-		pass.ServeHTTP(w, r)
+		onward.ServeHTTP(w, r)
 	}))
 	t.Cleanup(p.Close)
 	return p
@@ -126,7 +126,7 @@ func (w *world) imgferry(ctx context.Context, args ...string) result {
 // left is the number of unfinished uploads in the bucket.
 func (w *world) left() int {
 	w.t.Helper()
-	w.store.set(nil2())
+	w.store.set(pass)
 	r := w.imgferry(w.t.Context(), "uploads", "--json")
 	var list []unfinished
 	if err := json.Unmarshal([]byte(r.stdout), &list); err != nil {
@@ -135,9 +135,7 @@ func (w *world) left() int {
 	return len(list)
 }
 
-func nil2() func(http.ResponseWriter, *http.Request) bool {
-	return func(http.ResponseWriter, *http.Request) bool { return false }
-}
+func pass(http.ResponseWriter, *http.Request) bool { return false }
 
 func answer(status int, body string) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, _ *http.Request) bool {
@@ -211,8 +209,8 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w.t = t
-			w.store.set(nil2())
-			w.ims.set(nil2())
+			w.store.set(pass)
+			w.ims.set(pass)
 			if c.store != nil {
 				w.store.set(c.store)
 			}
@@ -280,8 +278,8 @@ func TestInterrupt(t *testing.T) {
 		r, _ := push(ctx, key)
 		took := time.Since(at)
 		cancel(nil)
-		w.store.set(nil2())
-		w.ims.set(nil2())
+		w.store.set(pass)
+		w.ims.set(pass)
 		if seen.Load() < n {
 			break // this run needed fewer requests
 		}
@@ -316,6 +314,26 @@ func TestInterrupt(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
 		}
+	}
+}
+
+// With --abort-on-interrupt nothing is kept.
+func TestAbortOnInterrupt(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	w.store.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		if isPart("2")(r) {
+			cancel(upload.ErrInterrupted)
+		}
+		return false
+	})
+	r := w.imgferry(ctx, "push", "--concurrency", "1", "--abort-on-interrupt", w.disk(20))
+	if r.code != exitInterrupted || strings.Contains(r.stderr, "To go on") {
+		t.Errorf("exit code %d: %s", r.code, r.stderr)
+	}
+	if n := w.left(); n != 0 {
+		t.Errorf("%d unfinished uploads", n)
 	}
 }
 

@@ -80,6 +80,7 @@ An interrupted push keeps what was sent; the same command goes on from there.`,
 	f.StringVar(&c.bitmap, "bitmap", "", "with --format raw: the block bitmap made by the vendor's tool")
 	f.BoolVar(&c.unproven, "unproven-bitmap", false, `with --format raw: send a bitmap in ZVHD2's layout. The service's own
 layout is not published; if it is another one, the image is silently damaged`)
+	f.BoolVar(&p.AbortOnInterrupt, "abort-on-interrupt", false, "delete what was sent when interrupted, instead of keeping it")
 	f.IntVar(&p.Senders, "concurrency", 4, "parts sent at once")
 	f.IntVar(&p.Retry.Tries, "retries", 8, "how often a request to the store is tried")
 	f.StringVar(&c.memory, "memory", "224MiB", "memory for part buffers")

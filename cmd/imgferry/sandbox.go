@@ -99,6 +99,7 @@ func shellQuote(s string) string {
 
 func (a *app) sandboxCommand() *cobra.Command {
 	var cfg sandbox.Config
+	var json bool
 	cmd := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Run a cloud of its own on this machine: object store and image service",
@@ -110,7 +111,7 @@ imgferry, or any S3 client, at it.
 Objects are kept in --data; images are forgotten when it ends.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.runSandbox(cmd.Context(), cfg)
+			return a.runSandbox(cmd.Context(), cfg, json)
 		},
 	}
 	f := cmd.Flags()
@@ -120,11 +121,12 @@ Objects are kept in --data; images are forgotten when it ends.`,
 	f.BoolVar(&cfg.AllowRemote, "allow-remote", false, "allow addresses that other machines can reach")
 	f.StringVar(&cfg.Bucket, "bucket", "", `bucket to make (default "`+sandbox.DefaultBucket+`")`)
 	f.StringVar(&cfg.AccessKey, "ak", "", "access key (default: $"+envAK+", else a random one)")
+	f.BoolVar(&json, "json", false, "print the settings as JSON instead of shell exports")
 	f.StringVar(&cfg.SecretKey, "sk", "", "secret key (default: $"+envSK+", else a random one)")
 	return cmd
 }
 
-func (a *app) runSandbox(ctx context.Context, cfg sandbox.Config) (err error) {
+func (a *app) runSandbox(ctx context.Context, cfg sandbox.Config, json bool) (err error) {
 	if cfg.DataDir == "" {
 		if cfg.DataDir, err = sandboxDir(); err != nil {
 			return err
@@ -143,13 +145,8 @@ func (a *app) runSandbox(ctx context.Context, cfg sandbox.Config) (err error) {
 			err = cerr
 		}
 	}()
-	for _, v := range [][2]string{
-		{envOBSEndpoint, box.StoreEndpoint()}, {envIMSEndpoint, box.ImageEndpoint()}, {envRegion, box.Region()},
-		{envBucket, box.Bucket()}, {envProject, box.ProjectID()}, {envAK, box.AccessKey()}, {envSK, box.SecretKey()},
-	} {
-		if _, err := fmt.Fprintf(a.stdout, "export %s=%s\n", v[0], shellQuote(v[1])); err != nil {
-			return err
-		}
+	if err := a.printSettings(box, json); err != nil {
+		return err
 	}
 	a.say("The sandbox is running; its objects are in %s. Ctrl-C ends it.", cfg.DataDir)
 	failed := make(chan error, 1)
@@ -163,4 +160,26 @@ func (a *app) runSandbox(ctx context.Context, cfg sandbox.Config) (err error) {
 		}
 		return context.Cause(ctx)
 	}
+}
+
+// printSettings prints what points imgferry, or any S3 client, at the sandbox: for a shell to read,
+// or as JSON.
+func (a *app) printSettings(box *sandbox.Sandbox, json bool) error {
+	settings := [][2]string{
+		{envOBSEndpoint, box.StoreEndpoint()}, {envIMSEndpoint, box.ImageEndpoint()}, {envRegion, box.Region()},
+		{envBucket, box.Bucket()}, {envProject, box.ProjectID()}, {envAK, box.AccessKey()}, {envSK, box.SecretKey()},
+	}
+	if json {
+		byName := make(map[string]string, len(settings))
+		for _, s := range settings {
+			byName[s[0]] = s[1]
+		}
+		return printJSON(a.stdout, byName)
+	}
+	for _, s := range settings {
+		if _, err := fmt.Fprintf(a.stdout, "export %s=%s\n", s[0], shellQuote(s[1])); err != nil {
+			return err
+		}
+	}
+	return nil
 }

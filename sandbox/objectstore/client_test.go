@@ -563,6 +563,13 @@ func TestCopy(t *testing.T) {
 		minio.CopySrcOptions{Bucket: bucket, Object: "dir/a b+c%20ü"}); err != nil {
 		t.Fatal(err)
 	}
+	if err := w.client.RemoveObject(t.Context(), bucket, "dir/a b+c%20ü", minio.RemoveObjectOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := w.client.StatObject(t.Context(), "other", "copy", minio.StatObjectOptions{})
+	if err != nil || st.ETag != hexMD5(data) || st.UserMetadata["A"] != "1" || w.segments() != 1 {
+		t.Fatalf("copy without its source: %+v, %v, %d segments", st, err, w.segments())
+	}
 	// The parts of an object made of pieces of another.
 	id, err := w.core.NewMultipartUpload(t.Context(), bucket, "pieces", minio.PutObjectOptions{})
 	if err != nil {
@@ -589,11 +596,6 @@ func TestCopy(t *testing.T) {
 	}
 	if w.segments() != 1 {
 		t.Errorf("%d segments: copies were not shared", w.segments())
-	}
-	for _, key := range []string{"dir/a b+c%20ü"} {
-		if err := w.client.RemoveObject(t.Context(), bucket, key, minio.RemoveObjectOptions{}); err != nil {
-			t.Fatal(err)
-		}
 	}
 	if !bytes.Equal(w.get("pieces"), want) {
 		t.Error("pieces read back differently")

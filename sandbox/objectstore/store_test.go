@@ -279,6 +279,14 @@ func checkSnapshot(t *testing.T, snap snapshot) {
 			t.Errorf("%s holds %.20q", key, got)
 		}
 	}
+	// An upload that was completed is not there any more.
+	if b := s.buckets["bucket"]; b != nil {
+		for _, o := range b.objects {
+			if b.uploads[o.Upload] != nil {
+				t.Errorf("%s is both an object and an upload", o.Key)
+			}
+		}
+	}
 	// Unfinished uploads are whole: their parts can be read and completed, or the upload is gone.
 	if b := s.buckets["bucket"]; b != nil {
 		for _, u := range b.uploads {
