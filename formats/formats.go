@@ -123,9 +123,7 @@ type Info struct {
 	VirtualSize int64
 	// ClusterSize is the format's unit of allocation, or 0.
 	ClusterSize int64
-	// Compressed names the codec that new clusters would use ("zlib", "zstd"), or "".
-	Compressed string
-	Encrypted  bool
+	Encrypted   bool
 	// Dirty says that the image was not closed properly by its last writer.
 	Dirty bool
 	// Refs are the other files that the image needs.

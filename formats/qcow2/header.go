@@ -119,7 +119,6 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	in := formats.Info{
 		Format:      name,
 		VirtualSize: int64(min(f.size, 1<<63-1)),
-		Compressed:  f.codec(),
 		Encrypted:   f.cryptMethod != 0,
 		Dirty:       f.incompatible&featureDirty != 0,
 		Refs:        f.refs(),

@@ -241,13 +241,16 @@ func TestInfo(t *testing.T) {
 	broken[len(broken)-page+offStored]++ // trailer: the header answers
 	for name, p := range map[string][]byte{"image": image, "trailer broken": broken, "cut": image[:len(image)/2]} {
 		in, err := Format().Info(context.Background(), inMemory(p))
-		if err != nil || in.Format != "zvhd2" || in.VirtualSize != 6<<20+512 || in.ClusterSize != BlockSize || in.Compressed != "zlib" {
+		if err != nil || in.Format != "zvhd2" || in.VirtualSize != 6<<20+512 || in.ClusterSize != BlockSize {
 			t.Errorf("%s: %+v, %v", name, in, err)
 		}
 		if (in.Problem == nil) != (name == "image") {
 			t.Errorf("%s: problem %v", name, in.Problem)
 		}
 		if i := slices.Index(in.Specific, formats.Property{Name: "created", Value: "2000-01-02T00:00:00Z"}); i < 0 {
+			t.Errorf("%s: %v", name, in.Specific)
+		}
+		if !slices.Contains(in.Specific, formats.Property{Name: "compression type", Value: "zlib"}) {
 			t.Errorf("%s: %v", name, in.Specific)
 		}
 	}

@@ -221,14 +221,17 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 func (f footer) describe(in *formats.Info) {
 	in.VirtualSize = int64(min(f.origSize, math.MaxInt64))
 	in.ClusterSize = int64(f.blockSize)
-	if f.method <= methodZstd {
-		in.Compressed = codecOf(f.method).String()
-	}
 	in.Specific = []formats.Property{
 		{Name: "uuid", Value: fmt.Sprintf("%x-%x-%x-%x-%x", f.uuid[:4], f.uuid[4:6], f.uuid[6:8], f.uuid[8:10], f.uuid[10:])},
-		{Name: "created", Value: epoch.Add(time.Duration(f.timestamp) * time.Second).Format(time.RFC3339)},
 		{Name: "blocks", Value: uint64(f.maxBlocks)},
 		{Name: "stored-blocks", Value: uint64(f.stored)},
+	}
+	if f.method <= methodZstd {
+		in.Specific = append(in.Specific, formats.Property{Name: "compression type", Value: codecOf(f.method).String()})
+	}
+	if f.timestamp != 0 { // 0 is what writers put that keep the clock out of the file
+		created := epoch.Add(time.Duration(f.timestamp) * time.Second).Format(time.RFC3339)
+		in.Specific = append(in.Specific, formats.Property{Name: "created", Value: created})
 	}
 }
 

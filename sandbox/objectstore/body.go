@@ -118,7 +118,6 @@ func (q *request) body(limit int64) (*body, error) {
 // plainBody is body without x-amz-checksum: those of a Complete are the object's.
 func (q *request) plainBody(limit int64) (*body, error) {
 	size := q.r.ContentLength
-	src := &clientReader{src: q.r.Body, deadline: q.readDeadline}
 	streaming := strings.HasPrefix(q.sig.payload, "STREAMING-")
 	if streaming {
 		n, err := strconv.ParseInt(q.r.Header.Get("X-Amz-Decoded-Content-Length"), 10, 64)
@@ -133,7 +132,7 @@ func (q *request) plainBody(limit int64) (*body, error) {
 	if size > limit {
 		return nil, errEntityTooLarge
 	}
-	b := newBody(src, size)
+	b := newBody(q.clientBody(), size)
 	if err := q.decodePayload(b); err != nil {
 		return nil, err
 	}
@@ -247,6 +246,14 @@ func (b *body) hasChecksum() bool {
 func isChecksumValue(name string) bool {
 	rest, ok := strings.CutPrefix(name, checksumPrefix)
 	return ok && rest != "algorithm" && rest != "type" && rest != "mode"
+}
+
+// clientBody is the undecoded body, always the same reader.
+func (q *request) clientBody() io.Reader {
+	if q.client == nil {
+		q.client = &clientReader{src: q.r.Body, deadline: q.readDeadline}
+	}
+	return q.client
 }
 
 // clientReader reads what a client sends. It moves the connection's deadline with every read, so

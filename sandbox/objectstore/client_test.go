@@ -597,14 +597,14 @@ func TestCopy(t *testing.T) {
 	if w.segments() != 1 {
 		t.Errorf("%d segments: copies were not shared", w.segments())
 	}
+	if err := w.store.RemoveObject("other", "copy"); err != nil || w.segments() != 1 {
+		t.Errorf("%d segments, %v", w.segments(), err)
+	}
 	if !bytes.Equal(w.get("pieces"), want) {
 		t.Error("pieces read back differently")
 	}
 	w.stop()
 	w.start() // the references are counted anew
-	if err := w.store.RemoveObject("other", "copy"); err != nil || w.segments() != 1 {
-		t.Errorf("%d segments, %v", w.segments(), err)
-	}
 	if !bytes.Equal(w.get("pieces"), want) {
 		t.Error("pieces read back differently after restart")
 	}

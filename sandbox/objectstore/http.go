@@ -2,6 +2,7 @@ package objectstore
 
 import (
 	"encoding/xml"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,6 +24,7 @@ type request struct {
 	key        string // "" for the bucket itself
 	sig        signature
 	signingKey []byte
+	client     *clientReader // of the body, once it is read
 }
 
 // Handler returns the S3 service. It addresses buckets by path, and by host name under
@@ -231,6 +233,23 @@ func (q *request) writeBody(status int, p []byte) {
 	q.w.Write(p) // fails only if the client is gone
 }
 
+// maxDrain is how much of a refused body is read, in bytes: more than a usual part.
+const maxDrain = 256 << 20
+
+// drain reads what a client still sends. Many send all of a body before they look for an answer, and
+// would see a connection reset instead of e: something to retry instead of, say, a full disk.
+func (q *request) drain(e *Error) {
+	switch {
+	case e == errRequestTimeout:
+		q.w.Header().Set("Connection", "close") // or net/http would wait for the rest
+	case q.client == nil && q.r.Header.Get("Expect") != "":
+		// The client waits for leave to send, which reading would give.
+	default:
+		io.CopyN(io.Discard, q.clientBody(), maxDrain) // whatever happens, the answer is tried
+		q.readDeadline(true)                           // for what net/http reads beyond that
+	}
+}
+
 // refuse sends an error. HEAD and 304 have no body.
 func (q *request) refuse(err error) {
 	e, failure := asError(err)
@@ -239,12 +258,7 @@ func (q *request) refuse(err error) {
 	} else {
 		q.s.opt.Logger.Debug("request refused", "request", q.id, "method", q.r.Method, "path", q.r.URL.Path, "code", e.Code)
 	}
-	// net/http first reads the rest of a small body: not without end, and not from a client that was
-	// just found idle.
-	q.readDeadline(true)
-	if e == errRequestTimeout {
-		q.w.Header().Set("Connection", "close")
-	}
+	q.drain(e)
 	if q.r.Method == http.MethodHead || e.Status == http.StatusNotModified {
 		q.w.WriteHeader(e.Status)
 		return

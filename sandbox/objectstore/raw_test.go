@@ -443,3 +443,18 @@ func TestRules(t *testing.T) {
 	w.wantReply("content-md5", put("images.obs.test", "/k", "UNSIGNED-PAYLOAD", "x",
 		map[string]string{"Content-Md5": b64(make([]byte, 16))}), 400, "BadDigest")
 }
+
+// TestLateReader sends a whole body before it looks for the answer, as many clients do.
+func TestLateReader(t *testing.T) {
+	w := newWorld(t)
+	data := noise(1, 20<<20)
+	req := w.signed("PUT", "/nothere/k", "UNSIGNED-PAYLOAD", nil, nil)
+	conn := w.dial(req, len(data), data)
+	defer conn.Close()
+	res, err := http.ReadResponse(bufio.NewReader(conn), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ := io.ReadAll(res.Body)
+	w.wantReply("refused at once", reply{res, string(p)}, 404, "NoSuchBucket")
+}
