@@ -101,7 +101,7 @@ func infoOf(path string, fileSize int64, in formats.Info) imageInfo {
 
 func (c *infoCommand) print(path string, fileSize int64, in formats.Info) {
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(c.stdout, name+": "+format+"\n", args...)
+		fmt.Fprintln(c.stdout, printable(fmt.Sprintf(name+": "+format, args...)))
 	}
 	row("image", "%s", path)
 	row("file format", "%s", in.Format)

@@ -136,7 +136,7 @@ func (a *app) say(format string, args ...any) {
 	if a.clear != nil {
 		a.clear()
 	}
-	fmt.Fprintf(a.stderr, format+"\n", args...)
+	fmt.Fprintln(a.stderr, printable(fmt.Sprintf(format, args...)))
 }
 
 // usageError is a command line that makes no sense.
@@ -150,7 +150,7 @@ func usagef(format string, args ...any) error {
 
 // report prints err and, where there is one, the way out.
 func report(w io.Writer, err error) {
-	fmt.Fprintln(w, "imgferry:", err)
+	fmt.Fprintln(w, "imgferry:", printable(err.Error()))
 	var usage *usageError
 	if errors.As(err, &usage) {
 		fmt.Fprintln(w, "Run 'imgferry help' for the commands, 'imgferry COMMAND --help' for one's flags.")

@@ -62,7 +62,7 @@ func newBucket(d disk, name string) *bucket {
 
 func (b *bucket) objectsDir() string         { return filepath.Join(b.dir, "objects") }
 func (b *bucket) uploadsDir() string         { return filepath.Join(b.dir, "uploads") }
-func (b *bucket) uploadDir(id string) string { return filepath.Join(b.uploadsDir(), id) }
+func (b *bucket) uploadLog(id string) string { return filepath.Join(b.uploadsDir(), id+uploadSuffix) }
 
 // objectFile is where a key's record lies.
 func (b *bucket) objectFile(key string) string {
@@ -119,24 +119,18 @@ func (s *Store) CreateBucket(name string) error {
 	return s.disk.syncDir(s.disk.path(bucketsDir))
 }
 
-// writeBucket makes an empty bucket in dir.
+// writeBucket makes an empty bucket in dir, which nobody else looks at yet.
 func (s *Store) writeBucket(dir string, rec bucketRecord) error {
 	for _, sub := range []string{"objects", "uploads"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o777); err != nil {
 			return err
 		}
 	}
-	return s.writeInto(dir, bucketFile, rec)
-}
-
-// writeInto writes a record into a directory that nobody else looks at yet, and syncs both.
-func (s *Store) writeInto(dir, name string, rec any) error {
 	tmp, err := s.disk.writeRecord(rec)
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
-		os.Remove(tmp)
+	if err := os.Rename(tmp, filepath.Join(dir, bucketFile)); err != nil {
 		return err
 	}
 	return s.disk.syncDir(dir)

@@ -22,7 +22,6 @@ const (
 	tempDir      = "tmp"
 	bucketPrefix = "b-" // a bucket may be called con or nul, which Windows takes for devices
 	bucketFile   = "bucket.json"
-	uploadFile   = "upload.json"
 
 	version = "imgferry object store 1\n"
 )
@@ -119,13 +118,37 @@ func (d disk) emptyTemp() error {
 // tempPath is an unused name in tmp.
 func (d disk) tempPath() string { return d.path(tempDir, randomHex(16)) }
 
-// writeRecord writes v to a new file in tmp and syncs it, ready to be renamed.
+// writeRecord writes v, on one line, to a new file in tmp and syncs it, ready to be renamed.
 func (d disk) writeRecord(v any) (path string, err error) {
 	p, err := json.Marshal(v)
 	if err != nil {
 		return "", err
 	}
 	return d.writeTemp(append(p, '\n'))
+}
+
+// appendRecord adds v as one more line to a file, durably. After an error the file is as before.
+func (d disk) appendRecord(path string, v any) error {
+	p, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(append(p, '\n')); err == nil {
+		err = d.syncFile(f)
+	}
+	if err != nil {
+		return errors.Join(err, f.Truncate(st.Size()))
+	}
+	return nil
 }
 
 func (d disk) writeTemp(p []byte) (path string, err error) {
@@ -168,11 +191,33 @@ func (d disk) syncDir(path string) error {
 
 // readRecord reads what writeRecord wrote.
 func readRecord(path string, v any) error {
-	p, err := os.ReadFile(path)
+	lines, err := readLines(path)
 	if err != nil {
 		return err
 	}
-	dec := json.NewDecoder(bytes.NewReader(p))
+	if len(lines) != 1 {
+		return fmt.Errorf("%s is damaged: it has %d lines, not one", path, len(lines))
+	}
+	return decodeRecord(path, lines[0], v)
+}
+
+// readLines returns the whole lines of a file. One without an end was being appended when the
+// process died, and nobody was told that it is there; it is cut off.
+func readLines(path string) ([][]byte, error) {
+	p, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	lines := bytes.SplitAfter(p, []byte("\n"))
+	last := lines[len(lines)-1]
+	if len(last) > 0 {
+		err = os.Truncate(path, int64(len(p)-len(last)))
+	}
+	return lines[:len(lines)-1], err
+}
+
+func decodeRecord(path string, line []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(line))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
 		return fmt.Errorf("%s is damaged: %w", path, err)

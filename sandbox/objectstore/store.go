@@ -16,14 +16,15 @@
 //	segments/ID                      bytes of bodies as they came in, zero runs left as holes
 //	buckets/b-NAME/bucket.json       when it was made
 //	buckets/b-NAME/objects/HASH.json one object: key, headers, and the runs of segments it consists of
-//	buckets/b-NAME/uploads/ID/       an unfinished upload: upload.json and NUMBER.json for each part
+//	buckets/b-NAME/uploads/ID.log    an unfinished upload, and a line for each part that came in
 //	tmp/                             what is being written; emptied by Open
 //
 // HASH is the SHA-256 of the key, so no key can reach outside its bucket or meet another one on a
 // file system that ignores case. An object refers to runs of segments: completing an upload and
 // copying an object write one small file, whatever the size of the data, and a body of zeros needs
-// no segment at all. A change is made by renaming a file that is already on disk; segments that
-// nothing refers to are removed after that, by Open if nobody came to it.
+// no segment at all. A change is made by renaming a file that is already on disk, or by one more
+// line in a log; segments that nothing refers to are removed after that, by Open if nobody came to
+// it.
 //
 // # Memory
 //
@@ -256,35 +257,23 @@ func (s *Store) loadBucket(b *bucket) error {
 // loadUploads reads a bucket's unfinished uploads. One that an object was made from was completed,
 // and only its removal was cut short.
 func (s *Store) loadUploads(b *bucket, completed map[string]bool) error {
-	dirs, err := os.ReadDir(b.uploadsDir())
+	files, err := os.ReadDir(b.uploadsDir())
 	if err != nil {
 		return err
 	}
-	for _, d := range dirs {
-		id := d.Name()
+	for _, f := range files {
+		id := strings.TrimSuffix(f.Name(), uploadSuffix)
 		if completed[id] {
-			if err := os.RemoveAll(b.uploadDir(id)); err != nil {
+			if err := os.Remove(b.uploadLog(id)); err != nil {
 				return err
 			}
 			continue
 		}
-		u := &upload{id: id, dir: b.uploadDir(id), parts: make(map[int]*part)}
-		if err := readRecord(filepath.Join(u.dir, uploadFile), &u.uploadRecord); err != nil {
-			return err
-		}
-		files, err := os.ReadDir(u.dir)
+		u, err := readUpload(id, b.uploadLog(id))
 		if err != nil {
 			return err
 		}
-		for _, f := range files {
-			if f.Name() == uploadFile {
-				continue
-			}
-			p := new(part)
-			if err := readRecord(filepath.Join(u.dir, f.Name()), p); err != nil {
-				return err
-			}
-			u.parts[p.Number] = p
+		for _, p := range u.parts {
 			s.segments.hold(p.Content)
 		}
 		b.uploads[id] = u

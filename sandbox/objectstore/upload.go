@@ -13,11 +13,15 @@ import (
 	"time"
 )
 
-// upload is an unfinished multipart upload.
+// uploadSuffix ends the name of an upload's log behind its id.
+const uploadSuffix = ".log"
+
+// upload is an unfinished multipart upload. Its log has one line of uploadRecord and then one for
+// each part that came in; of those with the same number the last counts.
 type upload struct {
 	uploadRecord
 	id  string
-	dir string
+	log string // path
 
 	// mu is held while the upload is completed or dropped and while a part enters it. It is locked
 	// before Store.mu.
@@ -45,7 +49,28 @@ type part struct {
 	Content   content
 }
 
-func partFile(number int) string { return fmt.Sprintf("%05d.json", number) }
+// readUpload reads the log of an upload.
+func readUpload(id, path string) (*upload, error) {
+	lines, err := readLines(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(lines) == 0 {
+		return nil, fmt.Errorf("%s is damaged: it is empty", path)
+	}
+	u := &upload{id: id, log: path, parts: make(map[int]*part)}
+	if err := decodeRecord(path, lines[0], &u.uploadRecord); err != nil {
+		return nil, err
+	}
+	for _, line := range lines[1:] {
+		p := new(part)
+		if err := decodeRecord(path, line, p); err != nil {
+			return nil, err
+		}
+		u.parts[p.Number] = p
+	}
+	return u, nil
+}
 
 // newUploadID returns an id that no client can guess; ids ascend with time, as listings need it.
 func newUploadID(t time.Time) string {
@@ -56,12 +81,8 @@ func newUploadID(t time.Time) string {
 func (s *Store) createUpload(bucket string, rec uploadRecord) (id string, err error) {
 	rec.Initiated = s.now()
 	id = newUploadID(s.opt.Now())
-	tmp := s.disk.tempPath()
-	if err := os.Mkdir(tmp, 0o777); err != nil {
-		return "", err
-	}
-	if err := s.writeInto(tmp, uploadFile, rec); err != nil {
-		os.RemoveAll(tmp)
+	tmp, err := s.disk.writeRecord(rec)
+	if err != nil {
 		return "", err
 	}
 	s.disk.at("upload written")
@@ -69,14 +90,14 @@ func (s *Store) createUpload(bucket string, rec uploadRecord) (id string, err er
 	b := s.buckets[bucket]
 	err = ErrNoSuchBucket
 	if b != nil {
-		u := &upload{id: id, dir: b.uploadDir(id), uploadRecord: rec, parts: make(map[int]*part)}
-		if err = os.Rename(tmp, u.dir); err == nil {
+		u := &upload{id: id, log: b.uploadLog(id), uploadRecord: rec, parts: make(map[int]*part)}
+		if err = os.Rename(tmp, u.log); err == nil {
 			b.uploads[id] = u
 		}
 	}
 	s.mu.Unlock()
 	if err != nil {
-		os.RemoveAll(tmp)
+		os.Remove(tmp)
 		return "", err
 	}
 	s.disk.at("upload renamed")
@@ -101,52 +122,39 @@ func (s *Store) upload(bucket, key, id string) (*upload, error) {
 // putPart makes p the part of its number. It takes over the reference to p's content that the
 // caller holds, and lets go of it if it fails.
 func (s *Store) putPart(u *upload, p *part) error {
-	old, err := s.placePart(u, p)
+	old, err := s.logPart(u, p)
 	if err != nil {
 		s.drop(p.Content)
 		return err
 	}
-	s.disk.at("part renamed")
-	if err := s.disk.syncDir(u.dir); err != nil {
-		return err
-	}
+	s.disk.at("part logged")
 	if old != nil {
 		s.drop(old.Content)
 	}
 	return nil
 }
 
-// placePart writes p's record and puts it in the place of the part that had its number.
-func (s *Store) placePart(u *upload, p *part) (old *part, err error) {
+// logPart writes p to the upload's log and returns the part that had its number. Parts of one upload
+// take turns, so that only the last line of a log can be unfinished.
+func (s *Store) logPart(u *upload, p *part) (old *part, err error) {
 	if len(p.Content) > maxRuns {
 		return nil, errInvalidRequest.because("The part would be made of too many pieces")
 	}
-	tmp, err := s.disk.writeRecord(p)
-	if err != nil {
-		return nil, err
-	}
-	s.disk.at("part written")
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if err := u.receive(tmp, partFile(p.Number)); err != nil {
-		os.Remove(tmp)
+	if u.gone {
+		return nil, errNoSuchUpload
+	}
+	err = s.disk.appendRecord(u.log, p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNoSuchUpload // went with its bucket just now
+	}
+	if err != nil {
 		return nil, err
 	}
 	old = u.parts[p.Number]
 	u.parts[p.Number] = p
 	return old, nil
-}
-
-// receive moves a record into the upload's directory. u.mu is held.
-func (u *upload) receive(tmp, name string) error {
-	if u.gone {
-		return errNoSuchUpload
-	}
-	err := os.Rename(tmp, filepath.Join(u.dir, name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return errNoSuchUpload // went with its bucket just now
-	}
-	return err
 }
 
 // completion is what a client's Complete says.
@@ -277,9 +285,8 @@ func (s *Store) abortUpload(bucket string, u *upload) error {
 
 // removeUpload takes an upload away from memory and disk. u.mu is held, u is not gone.
 func (s *Store) removeUpload(bucket string, u *upload) error {
-	trash := s.disk.tempPath()
 	s.mu.Lock()
-	err := os.Rename(u.dir, trash)
+	err := os.Remove(u.log)
 	if b := s.buckets[bucket]; err == nil && b != nil {
 		delete(b.uploads, u.id)
 	}
@@ -291,13 +298,13 @@ func (s *Store) removeUpload(bucket string, u *upload) error {
 		return err
 	}
 	s.disk.at("upload unlinked")
-	if err := s.disk.syncDir(filepath.Dir(u.dir)); err != nil {
+	if err := s.disk.syncDir(filepath.Dir(u.log)); err != nil {
 		// The disk may still have the upload: keep its segments.
 		u.gone = true
 		return err
 	}
 	s.dropUpload(u)
-	return os.RemoveAll(trash)
+	return nil
 }
 
 // dropUpload gives up an upload's parts. u.mu is held, u is not gone.
