@@ -6,7 +6,7 @@ LDFLAGS = -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 5s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build test race fuzz bench check cross cover
+.PHONY: build test race fuzz bench check cross nightly
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/imgferry ./cmd/imgferry
@@ -35,3 +35,8 @@ cross:
 		echo "$$os/$$arch"; ext=; [ $$os = windows ] && ext=.exe; \
 		GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/imgferry-$$os-$$arch$$ext ./cmd/imgferry || exit 1; \
 	done; done
+
+# What takes too long for every change: large golden disks whole, and fuzzing by the minute.
+nightly:
+	IMGFERRY_LONG=1 $(GO) test -timeout 60m ./formats/...
+	$(MAKE) fuzz FUZZTIME=60s

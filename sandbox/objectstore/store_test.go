@@ -388,3 +388,35 @@ func TestTooManyPieces(t *testing.T) {
 		t.Errorf("%d references", n)
 	}
 }
+
+// TestTornLog opens an upload whose last part was being written when the process died.
+func TestTornLog(t *testing.T) {
+	dir := t.TempDir()
+	s := openAt(t, dir, Options{NoSync: true})
+	must(t, s.CreateBucket("bucket"))
+	u := beginUpload(t, s, "key")
+	uploadBytes(t, s, u, 1, "first")
+	must(t, s.Close())
+	whole, err := os.ReadFile(u.log)
+	must(t, err)
+	line := whole[bytes.IndexByte(whole, '\n')+1:]
+	for n := range line {
+		must(t, os.WriteFile(u.log, append(bytes.Clone(whole), line[:n]...), 0o666))
+		s := openAt(t, dir, Options{NoSync: true})
+		u, err := s.upload("bucket", "key", u.id)
+		must(t, err)
+		if len(u.parts) != 1 || u.parts[1].Size != 5 {
+			t.Fatalf("%d bytes of a second part: parts %v", n, u.parts)
+		}
+		uploadBytes(t, s, u, 2, "second") // goes on where the whole lines end
+		must(t, s.Close())
+		again, err := readUpload(u.id, u.log)
+		if err != nil || len(again.parts) != 2 {
+			t.Fatalf("%d bytes of a second part, then another: %v", n, err)
+		}
+	}
+	must(t, os.WriteFile(u.log, append([]byte("{\n"), whole...), 0o666))
+	if _, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), filepath.Base(u.log)) {
+		t.Errorf("a damaged log was taken: %v", err)
+	}
+}
