@@ -118,8 +118,7 @@ func (q *request) body(limit int64) (*body, error) {
 // plainBody is body without x-amz-checksum: those of a Complete are the object's.
 func (q *request) plainBody(limit int64) (*body, error) {
 	size := q.r.ContentLength
-	streaming := strings.HasPrefix(q.sig.payload, "STREAMING-")
-	if streaming {
+	if strings.HasPrefix(q.sig.payload, "STREAMING-") {
 		n, err := strconv.ParseInt(q.r.Header.Get("X-Amz-Decoded-Content-Length"), 10, 64)
 		if err != nil || n < 0 {
 			return nil, errMissingLength.because("The x-amz-decoded-content-length header is missing or not valid")
