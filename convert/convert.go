@@ -18,6 +18,18 @@ import (
 // BlockSize is the unit of work in bytes.
 const BlockSize = bitmap.BlockSize
 
+// MaxSize is the largest virtual size that the engine takes, in bytes: twice the largest cloud disk.
+// A header of a few bytes can claim exabytes, and one bit per block is kept in memory: 4 MiB here.
+const MaxSize = 64 << 40
+
+// CheckSize refuses a disk above MaxSize, as formats.ErrUnsupported.
+func CheckSize(img formats.Image) error {
+	if img.Size() > MaxSize {
+		return formats.Unsupported("disk", -1, "a virtual size of %d bytes: the most is %d (64 TiB)", img.Size(), int64(MaxSize))
+	}
+	return nil
+}
+
 // Writer is a target that is produced front to back.
 type Writer interface {
 	// BlockSize is the target's block in bytes; the engine takes 2 MiB only.
@@ -67,6 +79,7 @@ type Result struct {
 const (
 	spareSlots    = 2
 	slotMemory    = BlockSize + 2_101_248
+	readerMemory  = 4 << 20 // what a format's reader takes for one read under way, at most
 	encoderMemory = 4 << 20 // measured: zstd's default level on 2 MiB blocks takes 3.5 MiB
 	// maxWorkers bounds memory on large machines; a store's link is full long before.
 	maxWorkers = 16
@@ -75,7 +88,7 @@ const (
 // DefaultWorkers returns how many workers to run: one per CPU that Go may use, as far as memory
 // bytes allow, and at least one.
 func DefaultWorkers(memory int64) int {
-	n := (memory - spareSlots*slotMemory) / (slotMemory + encoderMemory)
+	n := (memory - spareSlots*slotMemory) / (slotMemory + encoderMemory + readerMemory)
 	return int(max(1, min(n, maxWorkers, int64(runtime.GOMAXPROCS(0)))))
 }
 
@@ -95,6 +108,9 @@ func (o Options) workers() int {
 func Stream(ctx context.Context, img formats.Image, w Writer, o Options) (Result, error) {
 	if w.BlockSize() != BlockSize {
 		return Result{}, fmt.Errorf("the engine works in blocks of %d bytes, the target in %d", BlockSize, w.BlockSize())
+	}
+	if err := CheckSize(img); err != nil {
+		return Result{}, err
 	}
 	c := newCollector(img.Size(), o)
 	e := engine{
@@ -133,6 +149,9 @@ func Stream(ctx context.Context, img formats.Image, w Writer, o Options) (Result
 
 // Scan reads img and writes nothing: it finds out which blocks hold data, and the digest if asked.
 func Scan(ctx context.Context, img formats.Image, o Options) (Result, error) {
+	if err := CheckSize(img); err != nil {
+		return Result{}, err
+	}
 	c := newCollector(img.Size(), o)
 	e := engine{
 		img:     img,
@@ -163,6 +182,10 @@ func readBlock(img formats.Image, s *slot) error {
 // zero: those that must be read.
 func Candidates(ctx context.Context, img formats.Image) iter.Seq2[int64, error] {
 	return func(yield func(int64, error) bool) {
+		if err := CheckSize(img); err != nil {
+			yield(0, err)
+			return
+		}
 		next := int64(0) // first block not yet yielded
 		for x, err := range img.Extents(ctx) {
 			if err != nil {

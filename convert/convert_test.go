@@ -12,9 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"imgferry/convert"
@@ -423,6 +423,20 @@ func TestFile(t *testing.T) {
 		if st, _ := os.Lstat(link); st.Mode()&os.ModeSymlink == 0 {
 			t.Error("the link was replaced")
 		}
+		if st, _ := os.Stat(name); runtime.GOOS != "windows" && st.Mode().Perm() != 0o600 {
+			t.Errorf("a private file became %v", st.Mode())
+		}
+		dangling := filepath.Join(dir, "dangling")
+		os.Symlink("nowhere", dangling)
+		if f, err := convert.Create(dangling); err == nil {
+			f.Discard()
+			t.Error("a link to nothing was accepted")
+		}
+	}
+	if f, err := convert.Create(filepath.Join(dir, strings.Repeat("n", 255))); err != nil {
+		t.Errorf("a long name: %v", err)
+	} else {
+		f.Discard()
 	}
 	for _, bad := range []string{dir, os.DevNull, filepath.Join(dir, "none", "a")} {
 		if f, err := convert.Create(bad); err == nil {
@@ -446,25 +460,39 @@ func TestFirstBlock(t *testing.T) {
 }
 
 func TestDefaultWorkers(t *testing.T) {
-	if n := convert.DefaultWorkers(0); n != 1 {
-		t.Errorf("%d workers in no memory", n)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(64))
+	for memory, want := range map[int64]int{0: 1, 20 << 20: 1, 64 << 20: 4, convert.DefaultMemory: 9, 1 << 40: 16} {
+		if n := convert.DefaultWorkers(memory); n != want {
+			t.Errorf("%d MiB: %d workers, want %d", memory>>20, n, want)
+		}
 	}
-	if n := convert.DefaultWorkers(1 << 40); n > runtime.GOMAXPROCS(0) {
-		t.Errorf("%d workers", n)
-	}
-}
-
-// A guest read that errs in the middle must not be taken for its prefix.
-func TestTimeoutReader(t *testing.T) {
-	b := make([]byte, 10)
-	r := iotest.TimeoutReader(bytes.NewReader(make([]byte, 20)))
-	r.Read(b[:1])
-	err := formats.ReadFull(readerAt{r}, b, 0)
-	if !errors.Is(err, iotest.ErrTimeout) {
-		t.Error(err)
+	runtime.GOMAXPROCS(2)
+	if n := convert.DefaultWorkers(1 << 40); n != 2 {
+		t.Errorf("%d workers on 2 CPUs", n)
 	}
 }
 
-type readerAt struct{ io.Reader }
+// A header can claim any size; nothing is allocated or written for it.
+func TestMaxSize(t *testing.T) {
+	for _, size := range []int64{convert.MaxSize + 1, 1<<63 - 1} {
+		d := &disk{size: size}
+		f := &plainFile{}
+		_, stream := convert.Stream(t.Context(), d, newPlain(), convert.Options{})
+		_, scan := convert.Scan(t.Context(), d, convert.Options{})
+		_, raw := convert.Raw(t.Context(), d, f, convert.Options{})
+		_, count := convert.Count(t.Context(), d)
+		for name, err := range map[string]error{"Stream": stream, "Scan": scan, "Raw": raw, "Count": count} {
+			if !errors.Is(err, formats.ErrUnsupported) {
+				t.Errorf("%s of %d bytes: %v", name, size, err)
+			}
+		}
+		if f.size != 0 {
+			t.Errorf("the target was made %d bytes long", f.size)
+		}
+	}
+}
 
-func (r readerAt) ReadAt(p []byte, _ int64) (int, error) { return io.ReadFull(r.Reader, p) }
+type plainFile struct{ size int64 }
+
+func (f *plainFile) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+func (f *plainFile) Truncate(size int64) error              { f.size = size; return nil }

@@ -17,24 +17,45 @@ type File struct {
 	done bool
 }
 
+// maxPartBase is how much of a name goes into that of its unfinished file, in bytes: file systems
+// take 255, and 17 are added.
+const maxPartBase = 200
+
 // Create starts a file that Commit will call name. An existing regular file of that name stays
 // as it is until then; anything else of that name (a device, a folder, a pipe) is refused, since
 // renaming would replace it. A symbolic link is followed.
 func Create(name string) (*File, error) {
-	if real, err := filepath.EvalSymlinks(name); err == nil {
+	switch real, err := filepath.EvalSymlinks(name); {
+	case err == nil:
 		name = real
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
 	}
-	switch st, err := os.Stat(name); {
+	mode := fs.FileMode(0)
+	switch st, err := os.Lstat(name); {
+	case err == nil && st.Mode()&fs.ModeSymlink != 0:
+		return nil, fmt.Errorf("%s is a symbolic link to nothing: name another target", name)
 	case err == nil && !st.Mode().IsRegular():
 		return nil, fmt.Errorf("%s exists and is no regular file: name another target", name)
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	case err == nil:
+		mode = st.Mode().Perm()
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
 	// Not os.CreateTemp: its files are private, and an image is as readable as any other file.
-	part := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+"."+rand.Text()[:10]+".part")
+	base := filepath.Base(name)
+	base = base[:min(len(base), maxPartBase)]
+	part := filepath.Join(filepath.Dir(name), "."+base+"."+rand.Text()[:10]+".part")
 	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("can't write beside %s: %w", name, err)
+	}
+	if mode != 0 { // what replaces a file is not open to more people than it was
+		if err := f.Chmod(mode); err != nil && runtime.GOOS != "windows" {
+			f.Close()
+			os.Remove(part)
+			return nil, err
+		}
 	}
 	return &File{f: f, name: name}, nil
 }

@@ -197,7 +197,7 @@ func (p Push) Run(ctx context.Context) (Report, error) {
 			send = p.raw
 		}
 		if err := send(ctx, size, &r); err != nil {
-			return r, err
+			return r, p.explained(ctx, err)
 		}
 	}
 	return r, p.register(ctx, &r)
@@ -359,9 +359,18 @@ func (p *Push) scan(ctx context.Context) (convert.Result, error) {
 
 // engineMemory is what push leaves for the engine's slots and encoders, in bytes: 320 MiB of peak
 // RSS less the part buffers, the program itself and the sandbox it may carry.
-const engineMemory = 64 << 20
+const engineMemory = 72 << 20
 
 func (p *Push) workers() int { return convert.DefaultWorkers(engineMemory) }
+
+// explained adds to the failure of a run that the source changed under it, if it did: what was read
+// then means nothing.
+func (p *Push) explained(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil || errors.Is(err, ErrChanged) || !errors.Is(p.unchanged(), ErrChanged) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrChanged, err)
+}
 
 // unchanged fails with ErrChanged if the source's bytes may have changed since it was opened.
 func (p *Push) unchanged() error {

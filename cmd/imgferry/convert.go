@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -10,13 +11,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgferry/convert"
+	"imgferry/formats"
+	"imgferry/formats/all"
 	"imgferry/formats/zvhd2"
+	"imgferry/pipeline"
 )
 
 type convertCommand struct {
 	*app
 	sourceFormat, format string
-	digest, json         bool
+	digest, json, force  bool
 	workers              int
 }
 
@@ -38,6 +42,7 @@ there before. Zeros become holes in a raw file, and are left out of a ZVHD2 file
 	f := cmd.Flags()
 	f.StringVarP(&c.format, "output-format", "O", "", "target format: raw or zvhd2")
 	f.StringVarP(&c.sourceFormat, "source-format", "f", "", "source format; default by content")
+	f.BoolVar(&c.force, "force", false, "write a raw file even if it begins like an image of another format")
 	f.BoolVar(&c.digest, "digest", false, "compute the content digest")
 	f.BoolVar(&c.json, "json", false, "print the result as JSON")
 	f.IntVar(&c.workers, "workers", 0, "threads that read and encode (default: one per CPU)")
@@ -77,25 +82,29 @@ func (c *convertCommand) run(ctx context.Context, src, dst string) error {
 	if same(src, dst) {
 		return usagef("%s is the source itself: name another target", dst)
 	}
-	blocks, err := convert.Count(ctx, img)
-	if err != nil {
+	if err := convert.CheckSize(img); err != nil {
 		return fmt.Errorf("%s: %w", src, err)
 	}
+	if c.format == "raw" && !c.force {
+		if err := notNested(img); err != nil {
+			return fmt.Errorf("%s: %w", src, err)
+		}
+	}
+	limitMemory(convertMemory)
 	out, err := convert.Create(dst)
 	if err != nil {
 		return err
 	}
 	defer out.Discard()
-
-	var p convert.Progress
-	p.Total.Store(blocks * convert.BlockSize)
-	stop := c.watch(func() snapshot {
-		return snapshot{read: p.Read.Load(), total: p.Total.Load()}
-	})
-	result, err := c.write(ctx, img, out, convert.Options{Digest: c.digest, Workers: c.workers, Progress: &p})
-	stop()
+	result, err := c.write(ctx, img, out)
 	if err != nil {
+		if ctx.Err() == nil && errors.Is(img.unchanged(), pipeline.ErrChanged) {
+			err = fmt.Errorf("%w: %w", pipeline.ErrChanged, err)
+		}
 		return fmt.Errorf("%s to %s: %w", src, dst, err)
+	}
+	if err := img.unchanged(); err != nil {
+		return fmt.Errorf("%s: %w", src, err)
 	}
 	if err := out.Commit(); err != nil {
 		return err
@@ -113,26 +122,63 @@ func (c *convertCommand) run(ctx context.Context, src, dst string) error {
 	c.say("%s: %s disk, %s of it data, written as %s in %.1f s", dst, humanize.IBytes(uint64(r.VirtualSize)),
 		humanize.IBytes(uint64(r.DataBlocks*convert.BlockSize)), c.format, r.Seconds)
 	if c.digest {
-		fmt.Fprintln(c.stdout, r.Digest)
+		_, err = fmt.Fprintln(c.stdout, r.Digest)
 	}
-	return nil
+	return err
 }
 
-func (c *convertCommand) write(ctx context.Context, img *opened, out *convert.File, o convert.Options) (convert.Result, error) {
-	var result convert.Result
+// convertMemory is when the garbage collector begins to work harder, in bytes: below the 200 MiB of
+// peak RSS that a conversion may take.
+const convertMemory = 160 << 20
+
+// write writes the disk while its progress is shown.
+func (c *convertCommand) write(ctx context.Context, img *opened, out *convert.File) (convert.Result, error) {
+	var p convert.Progress
+	stop := c.watch(func() snapshot {
+		return snapshot{read: p.Read.Load(), total: p.Total.Load()}
+	})
+	defer stop()
+	o := convert.Options{Digest: c.digest, Workers: c.workers, Progress: &p}
+	var w *zvhd2.Writer
 	var err error
-	if c.format == "raw" {
-		result, err = convert.Raw(ctx, img, out, o)
-	} else {
-		var w *zvhd2.Writer
-		if w, err = zvhd2.NewWriter(out, zvhd2.Options{OrigSize: img.Size()}); err == nil {
-			result, err = convert.Stream(ctx, img, w, o)
+	if c.format == "zvhd2" {
+		// Before the tables are walked: it may refuse the size.
+		if w, err = zvhd2.NewWriter(out, zvhd2.Options{OrigSize: img.Size()}); err != nil {
+			return convert.Result{}, err
 		}
 	}
+	blocks, err := convert.Count(ctx, img)
 	if err != nil {
-		return result, err
+		return convert.Result{}, err
 	}
-	return result, img.unchanged()
+	p.Total.Store(blocks * convert.BlockSize)
+	if w == nil {
+		return convert.Raw(ctx, img, out, o)
+	}
+	return convert.Stream(ctx, img, w, o)
+}
+
+// guest is a disk's content as a source of its own.
+type guest struct{ formats.Image }
+
+func (guest) Close() error     { return nil }
+func (guest) Identity() string { return "" }
+
+// notNested refuses a disk whose content is an image itself: whoever opens the raw file without
+// saying that it is raw would follow the names in that image (CVE-2026-27211, CVE-2026-24708).
+func notNested(img formats.Image) error {
+	f, err := formats.Detect(all.Table(), guest{img})
+	if err != nil {
+		return err
+	}
+	switch f.Name {
+	case "qcow2", "qcow", "qed", "vdi", "vmdk", "vpc", "vhdx", "zvhd2", "zvhd":
+		return &advised{
+			formats.NotAllowed("disk", 0, "its content looks like a %s image, and would be taken for one as a raw file", f.Name),
+			[]string{"Use --force if that is what you want."},
+		}
+	}
+	return nil
 }
 
 // same says that both names are one file, so that writing one destroys the other.

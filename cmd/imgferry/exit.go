@@ -74,13 +74,13 @@ func classify(err error) (code int, hint string) {
 	case errors.As(err, &job):
 		return exitImport, "The object is still in the bucket. The code is explained in the service's list of error codes."
 	case errors.Is(err, pipeline.ErrChanged):
-		return exitChanged, "Shut the machine down or take a snapshot, then push again."
+		return exitChanged, "Shut the machine down or take a snapshot, then run the command again."
 	case errors.Is(err, pipeline.ErrExists):
 		return exitExists, "Use --overwrite to replace it, or --key for another name."
 	case errors.Is(err, formats.ErrCorrupt):
-		return exitCorrupt, "Check the file (qemu-img check) or fetch it again."
+		return exitCorrupt, "Fetch the file again, or look into it with the program that made it (qemu-img check)."
 	case errors.Is(err, formats.ErrUnsupported), errors.Is(err, formats.ErrNotAllowed), errors.Is(err, formats.ErrUnknown):
-		return exitUnsupported, "Flatten or convert it first: qemu-img convert -O qcow2 SRC DST."
+		return exitUnsupported, "Other programs may be able to convert it: qemu-img convert -O qcow2 SRC DST."
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.As(err, &store) && store.Status == http.StatusInsufficientStorage:
 		return exitNoSpace, "Free some space or choose another target."
 	case errors.Is(err, upload.ErrDenied), errors.Is(err, ims.ErrDenied):

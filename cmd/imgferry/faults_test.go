@@ -337,28 +337,41 @@ func TestAbortOnInterrupt(t *testing.T) {
 	}
 }
 
-// A source that is written to while it is read: nothing is completed, nothing stays.
+// A source that changes while it is read: nothing is completed, nothing stays.
 func TestSourceChanges(t *testing.T) {
-	w := newWorld(t)
-	disk := w.disk(20)
-	w.store.set(func(_ http.ResponseWriter, r *http.Request) bool {
-		if isPart("2")(r) {
-			f, err := os.OpenFile(disk, os.O_WRONLY, 0)
-			if err != nil {
-				t.Error(err)
+	for name, change := range map[string]func(*os.File) error{
+		"written to": func(f *os.File) error { _, err := f.WriteAt([]byte("a guest that still runs"), 1<<20); return err },
+		"cut":        func(f *os.File) error { return f.Truncate(9 << 20) },
+	} {
+		// Raw parts are read while they are sent, so that a cut shows as a failed read there.
+		for _, format := range []string{"zvhd2", "raw"} {
+			w := newWorld(t)
+			disk := w.disk(20)
+			w.store.set(func(_ http.ResponseWriter, r *http.Request) bool {
+				if isPart("2")(r) {
+					f, err := os.OpenFile(disk, os.O_WRONLY, 0)
+					if err == nil {
+						err = change(f)
+						f.Close()
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
 				return false
+			})
+			args := []string{"push", "--concurrency", "1", "--format", format, disk}
+			if format == "raw" {
+				args = append(args, "--unproven-bitmap")
 			}
-			defer f.Close()
-			f.WriteAt([]byte("a guest that still runs"), 1<<20)
+			r := w.imgferry(t.Context(), args...)
+			if r.code != exitChanged || !strings.Contains(r.stderr, "changed while it was read") || r.stdout != "" {
+				t.Errorf("%s, %s: exit code %d: %s", name, format, r.code, r.stderr)
+			}
+			if n := w.left(); n != 0 {
+				t.Errorf("%s, %s: %d unfinished uploads", name, format, n)
+			}
 		}
-		return false
-	})
-	r := w.imgferry(t.Context(), "push", disk)
-	if r.code != exitChanged || !strings.Contains(r.stderr, "changed while it was read") || r.stdout != "" {
-		t.Errorf("exit code %d: %s", r.code, r.stderr)
-	}
-	if n := w.left(); n != 0 {
-		t.Errorf("%d unfinished uploads", n)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -68,7 +69,7 @@ func (c *infoCommand) run(ctx context.Context, path string) error {
 	if c.json {
 		err = printJSON(c.stdout, infoOf(path, src.Size(), in))
 	} else {
-		c.print(path, src.Size(), in)
+		_, err = io.WriteString(c.stdout, words(path, src.Size(), in))
 	}
 	if err == nil && errors.Is(in.Problem, formats.ErrCorrupt) {
 		// An image that needs a file or a feature was described well; a corrupt one failed.
@@ -99,9 +100,11 @@ func infoOf(path string, fileSize int64, in formats.Info) imageInfo {
 	return o
 }
 
-func (c *infoCommand) print(path string, fileSize int64, in formats.Info) {
+// words describes an image for a person.
+func words(path string, fileSize int64, in formats.Info) string {
+	var b strings.Builder
 	row := func(name, format string, args ...any) {
-		fmt.Fprintln(c.stdout, printable(fmt.Sprintf(name+": "+format, args...)))
+		fmt.Fprintln(&b, printable(fmt.Sprintf(name+": "+format, args...)))
 	}
 	row("image", "%s", path)
 	row("file format", "%s", in.Format)
@@ -118,7 +121,7 @@ func (c *infoCommand) print(path string, fileSize int64, in formats.Info) {
 		row(r.Kind.String(), "%q", r.Name)
 	}
 	if len(in.Specific) > 0 {
-		fmt.Fprintln(c.stdout, "format specific information:")
+		fmt.Fprintln(&b, "format specific information:")
 		for _, p := range in.Specific {
 			row("    "+p.Name, "%v", p.Value)
 		}
@@ -129,4 +132,5 @@ func (c *infoCommand) print(path string, fileSize int64, in formats.Info) {
 	if in.Problem != nil {
 		row("can't be read", "%v", in.Problem)
 	}
+	return b.String()
 }

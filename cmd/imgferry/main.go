@@ -29,12 +29,12 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
-// interruptible returns a context that the first SIGINT or SIGTERM cancels with
+// interruptible returns a context that the first SIGINT, SIGTERM or SIGHUP cancels with
 // upload.ErrInterrupted. The second one ends the process at once.
 func interruptible(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	done := make(chan struct{})
 	go func() {
 		select {
