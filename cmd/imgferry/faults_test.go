@@ -158,6 +158,8 @@ func isPart(n string) func(*http.Request) bool {
 	return func(r *http.Request) bool { return r.Method == "PUT" && r.URL.Query().Get("partNumber") == n }
 }
 
+func isAnyPart(r *http.Request) bool { return r.Method == "PUT" && r.URL.Query().Has("partNumber") }
+
 func isComplete(r *http.Request) bool {
 	return r.Method == "POST" && r.URL.Query().Has("uploadId")
 }
@@ -165,6 +167,17 @@ func isComplete(r *http.Request) bool {
 func isImport(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/quickimport/action") }
 
 func reset(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) }
+
+// from makes everything fail from the first request that matches on.
+func from(match func(*http.Request) bool, f func(http.ResponseWriter, *http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
+	var begun atomic.Bool
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if match(r) {
+			begun.Store(true)
+		}
+		return begun.Load() && f(w, r)
+	}
+}
 
 // first limits a fault to the first n requests it would hit.
 func first(n int64, f func(http.ResponseWriter, *http.Request) bool) func(http.ResponseWriter, *http.Request) bool {
@@ -200,6 +213,7 @@ func TestFaults(t *testing.T) {
 		{name: "upload vanishes", store: when(isPart("2"), answer(404, xmlError("NoSuchUpload"))), code: exitNotFound, says: "upload does not exist"},
 		{name: "complete reset once", store: when(isComplete, first(1, reset)), code: 0},
 		{name: "complete says error in 200", store: when(isComplete, answer(200, xmlError("InternalError"))), code: exitUnreachable, left: 1},
+		{name: "store dies at the first parts", store: from(isAnyPart, reset), code: exitUnreachable, says: "To remove what was left behind", left: 1},
 		{name: "import denied", ims: when(isImport, answer(403, `{"error_code":"IMG.0026","error_msg":"no role"}`)), code: exitDenied, says: "IMG.0026"},
 		{name: "import refused", ims: when(isImport, answer(400, `{"error_code":"IMG.0015","error_msg":"quota"}`)), code: exitUsage, says: "IMG.0015"},
 		{name: "import answers garbage", ims: when(isImport, answer(200, "<html>")), code: exitFailure},

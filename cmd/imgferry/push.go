@@ -258,12 +258,16 @@ func (c *pushCommand) summary(r pipeline.Report, took time.Duration) {
 // advise adds to err how to go on after an upload that was kept, or a wait that was ended.
 func (c *pushCommand) advise(r pipeline.Report, err error) error {
 	var kept *upload.UnfinishedError
+	var stuck *upload.AbortError
 	var wait *ims.WaitError
+	abort := "imgferry uploads --abort " + c.sandbox.where(c.cloud) + " "
 	switch {
+	case errors.As(err, &stuck):
+		return &advised{err, []string{"To remove what was left behind:  " + abort + shellQuote(stuck.Key)}}
 	case errors.As(err, &kept):
 		return &advised{err, []string{
 			"To go on:    run the same command again",
-			"To give up:  imgferry uploads --abort " + c.sandbox.where(c.cloud) + " " + shellQuote(kept.Key),
+			"To give up:  " + abort + shellQuote(kept.Key),
 		}}
 	case errors.As(err, &wait) && c.sandbox.on:
 		return &advised{err, []string{"The sandbox ends with this command, and its import jobs with it; the object stays."}}
