@@ -154,8 +154,12 @@ const (
 	metaVersion = "imgferry-version"
 )
 
-// firstTries is how often the store is asked before anything was sent.
-const firstTries = 3
+// firstTries is how often the store is asked before anything was sent, and firstDeadline how long
+// one answer may take.
+const (
+	firstTries    = 3
+	firstDeadline = 20 * time.Second
+)
 
 // digestTag is the key of the image tag that holds the content digest.
 const digestTag = "imgferry-digest"
@@ -176,7 +180,7 @@ func (p Push) Run(ctx context.Context) (Report, error) {
 	}
 	// Nothing is at stake yet, and a wrong endpoint looks like one that is down: ask a few times only.
 	first := p.Retry
-	first.Tries = firstTries
+	first.Tries, first.Deadline = firstTries, firstDeadline
 	if err := upload.Retry(ctx, first, "check the bucket", p.Bucket.CheckBucket); err != nil {
 		return r, err
 	}

@@ -18,6 +18,7 @@ import (
 var (
 	errNoReply = errors.New("the store's reply is not complete")
 	errEndless = errors.New("the store's listing does not end")
+	errTooLong = errors.New("the store's answer is longer than any it may give")
 	errCut     = errors.New("the store closed the connection")
 )
 
@@ -104,6 +105,7 @@ func fromAnswer(e *upload.Error, answer minio.ErrorResponse) {
 		if e.Status < 300 {
 			e.Message, e.Err, e.Temporary = "", errNoReply, true
 		}
+		e.Class = deniedStatus(e.Status)
 		return
 	}
 	e.Code, e.Message, e.Class = answer.Code, answer.Message, classes[answer.Code]
@@ -114,6 +116,15 @@ func fromAnswer(e *upload.Error, answer minio.ErrorResponse) {
 		e.RequestID = answer.RequestID
 	}
 	e.Temporary = !permanentCodes[e.Code] && (temporaryCodes[e.Code] || temporaryStatus(e.Status))
+}
+
+// deniedStatus is the class of an answer without a code. With one, the code decides: a quota that is
+// used up is 403 too.
+func deniedStatus(status int) error {
+	if status == http.StatusUnauthorized || status == http.StatusForbidden {
+		return upload.ErrDenied
+	}
+	return nil
 }
 
 func temporaryStatus(status int) bool {
@@ -143,7 +154,7 @@ func fromFailure(e *upload.Error, err error) {
 	case e.Err == context.Canceled, e.Err == context.DeadlineExceeded:
 		// Whoever ended the context knows whether it makes sense to try again. (A timeout of the
 		// transport is something else, although errors.Is takes it for DeadlineExceeded.)
-	case errors.Is(err, errEndless):
+	case errors.Is(err, errEndless), errors.Is(err, errTooLong):
 	case errors.As(err, &cert):
 		e.Message = "the store's certificate is not trusted: " + cert.Err.Error()
 	case errors.As(err, &plain), isRequest && request.Err.Error() == "http: server gave HTTP response to HTTPS client":

@@ -536,6 +536,23 @@ func TestEndlessPages(t *testing.T) {
 	}
 }
 
+// An answer without end costs neither memory nor time.
+func TestEndlessAnswer(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `<ListMultipartUploadsResult>`)
+		filler := bytes.Repeat([]byte("<Upload><Key>k</Key></Upload>"), 1000)
+		for range 10_000 { // 290 MB
+			if _, err := w.Write(filler); err != nil {
+				return
+			}
+		}
+	}))
+	defer server.Close()
+	if _, err := bucket(t, server).Uploads(t.Context(), "k"); err == nil || upload.Temporary(err) || !strings.Contains(err.Error(), "longer than any") {
+		t.Error(err)
+	}
+}
+
 // The range that comes back must be the one that was asked for.
 func TestGetRange(t *testing.T) {
 	for _, h := range []http.HandlerFunc{
