@@ -58,7 +58,7 @@ type Options struct {
 type Progress struct {
 	// Total is the bytes of the blocks that have to be read; 0 until known.
 	Total atomic.Int64
-	// Read is the guest bytes read and done with so far.
+	// Read is the guest bytes read and done with so far, in whole blocks as Total is.
 	Read atomic.Int64
 	// Stored is how many blocks had data so far.
 	Stored atomic.Int64
@@ -256,7 +256,7 @@ func (c *collector) add(s *slot) {
 		}
 		c.p.Stored.Add(1)
 	}
-	c.p.Read.Add(n)
+	c.p.Read.Add(BlockSize)
 }
 
 func (c *collector) result() Result {

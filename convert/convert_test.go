@@ -223,7 +223,7 @@ func TestStream(t *testing.T) {
 			if n := r.Blocks.Count(); n != 13 || r.Blocks.Get(3) || !r.Blocks.Get(31) {
 				t.Errorf("%d blocks stored", n)
 			}
-			if r.Read != 13*convert.BlockSize+513 || p.Read.Load() != r.Read || p.Stored.Load() != 13 {
+			if r.Read != 13*convert.BlockSize+513 || p.Read.Load() != 14*convert.BlockSize || p.Stored.Load() != 13 {
 				t.Errorf("read %d, progress %d, %d stored", r.Read, p.Read.Load(), p.Stored.Load())
 			}
 			scan, err := convert.Scan(t.Context(), d, convert.Options{Digest: true})

@@ -30,7 +30,7 @@ type Bucket interface {
 	CheckBucket(ctx context.Context) error
 	Put(ctx context.Context, key string, body io.ReadSeeker, size int64, sum *[16]byte, meta upload.Metadata) (etag string, err error)
 	Remove(ctx context.Context, key string) error
-	SetMetadata(ctx context.Context, key string, size int64, meta upload.Metadata) error
+	SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) error
 }
 
 // ImageService makes images from objects.
@@ -272,11 +272,7 @@ func (p *Push) existing(ctx context.Context, size int64, r *Report) (reused bool
 	if p.Overwrite {
 		return false, nil
 	}
-	var o upload.Object
-	err = upload.Retry(ctx, p.Retry, "look for the object", func(ctx context.Context) (err error) {
-		o, err = p.Bucket.Stat(ctx, r.Key)
-		return err
-	})
+	o, err := p.stat(ctx, r.Key)
 	if errors.Is(err, upload.ErrNoObject) {
 		return false, nil
 	}
@@ -409,9 +405,16 @@ func (p *Push) metadata(size int64) upload.Metadata {
 // but a later push can't see that it has the same content.
 func (p *Push) seal(ctx context.Context, meta upload.Metadata, r *Report) error {
 	meta[metaDigest] = r.Digest
-	err := upload.Retry(ctx, p.Retry, "write the object's metadata", func(ctx context.Context) error {
-		return p.Bucket.SetMetadata(ctx, r.Key, r.ObjectSize, meta)
+	// The store copies at some hundred MB/s, while nothing is seen of it.
+	policy := p.Retry
+	policy.Deadline = 2*time.Minute + time.Duration(r.ObjectSize/(50<<20))*time.Second
+	policy.Budget = 2 * policy.Deadline
+	err := upload.Retry(ctx, policy, "write the object's metadata", func(ctx context.Context) error {
+		return p.Bucket.SetMetadata(ctx, upload.Object{Key: r.Key, Size: r.ObjectSize, ETag: r.ETag}, meta)
 	})
+	if errors.Is(err, upload.ErrReplaced) {
+		return err // what would be registered is not this disk
+	}
 	if err != nil && ctx.Err() == nil {
 		p.Notice(fmt.Sprintf("the object is whole, but its content digest could not be noted on it: %v", err))
 		return nil

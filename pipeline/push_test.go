@@ -186,7 +186,7 @@ func TestUnsealedObject(t *testing.T) {
 			t.Errorf("%s: metadata %v, %v", format, o.Metadata, err)
 		}
 		// Another disk is not taken for it.
-		if err := c.bucket.SetMetadata(t.Context(), p.Key, o.Size, upload.Metadata{"imgferry-size": fmt.Sprint(12<<20 + 512), "imgferry-format": format}); err != nil {
+		if err := c.bucket.SetMetadata(t.Context(), o, upload.Metadata{"imgferry-size": fmt.Sprint(12<<20 + 512), "imgferry-format": format}); err != nil {
 			t.Fatal(err)
 		}
 		p.Disk = rawDisk(t, 12, 2)
@@ -199,7 +199,7 @@ func TestUnsealedObject(t *testing.T) {
 // noSeal is a bucket whose SetMetadata fails for good.
 type noSeal struct{ *obs.Bucket }
 
-func (n *noSeal) SetMetadata(context.Context, string, int64, upload.Metadata) error {
+func (n *noSeal) SetMetadata(context.Context, upload.Object, upload.Metadata) error {
 	return &upload.Error{Op: "copy", Class: upload.ErrDenied}
 }
 
@@ -323,3 +323,54 @@ type noService struct {
 }
 
 func (n *noService) Images(context.Context, url.Values) ([]ims.Image, error) { return nil, n.err }
+
+// rival is a bucket in which somebody else writes to the same key at two bad moments.
+type rival struct {
+	*obs.Bucket
+	whileSending, beforeSeal func()
+}
+
+func (v *rival) PutPart(ctx context.Context, key, id string, n int, body io.ReadSeeker, size int64, sum *[16]byte) (string, error) {
+	if v.whileSending != nil {
+		v.whileSending()
+	}
+	return v.Bucket.PutPart(ctx, key, id, n, body, size, sum)
+}
+
+func (v *rival) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) error {
+	if v.beforeSeal != nil {
+		v.beforeSeal()
+	}
+	return v.Bucket.SetMetadata(ctx, o, meta)
+}
+
+// Somebody else's object under the same key is neither replaced, nor sealed and registered as ours.
+func TestRival(t *testing.T) {
+	for _, format := range []string{pipeline.ZVHD2, pipeline.Raw} {
+		c := newCloud(t)
+		p := c.push(rawDisk(t, 5, 1))
+		p.Format, p.Key = format, "disk."+format
+		precious := func() {
+			if _, err := c.bucket.Put(context.Background(), p.Key, bytes.NewReader([]byte("precious")), 8, nil, nil); err != nil {
+				t.Error(err)
+			}
+		}
+		check := func(name string, want error) {
+			t.Helper()
+			r, err := p.Run(t.Context())
+			if !errors.Is(err, want) || r.JobID != "" {
+				t.Errorf("%s, %s: %+v, %v", format, name, r, err)
+			}
+			if o, err := c.bucket.Stat(t.Context(), p.Key); err != nil || o.Size != 8 || len(o.Metadata) > 0 {
+				t.Errorf("%s, %s: the object is %+v, %v", format, name, o, err)
+			}
+			if u, err := c.bucket.Uploads(t.Context(), ""); err != nil || len(u) != 0 {
+				t.Errorf("%s, %s: unfinished %v, %v", format, name, u, err)
+			}
+		}
+		p.Bucket = &rival{Bucket: c.bucket, whileSending: precious}
+		check("while sending", pipeline.ErrExists)
+		p.Bucket, p.Overwrite = &rival{Bucket: c.bucket, beforeSeal: precious}, true
+		check("before the seal", upload.ErrReplaced)
+	}
+}

@@ -97,9 +97,34 @@ func outcome(first, send error) error {
 func (p *Push) sendConfig(key string, meta upload.Metadata, buffers int) upload.Config {
 	return upload.Config{
 		Store: p.Bucket, Key: key, Metadata: meta, Workers: p.Senders, Buffers: buffers, Retry: p.Retry,
-		BeforeComplete: func(context.Context) error { return p.unchanged() },
+		BeforeComplete: func(ctx context.Context) error { return p.beforeComplete(ctx, key, meta) },
 		Notice:         p.Notice, Progress: &p.Progress.Upload, AbortOnInterrupt: p.AbortOnInterrupt,
 	}
+}
+
+// beforeComplete looks once more, after what may have been hours, whether the source is what was
+// read and the key still free. An object of a disk of the same size that came up meanwhile under
+// the same key is another run's of the same disk, and may be replaced by the same bytes.
+func (p *Push) beforeComplete(ctx context.Context, key string, meta upload.Metadata) error {
+	if err := p.unchanged(); err != nil || p.Overwrite {
+		return err
+	}
+	o, err := p.stat(ctx, key)
+	if errors.Is(err, upload.ErrNoObject) {
+		return nil
+	}
+	if err == nil && (o.Metadata[metaSize] != meta[metaSize] || o.Metadata[metaFormat] != meta[metaFormat]) {
+		return p.taken(key, "made while this disk was sent")
+	}
+	return err
+}
+
+func (p *Push) stat(ctx context.Context, key string) (o upload.Object, err error) {
+	err = upload.Retry(ctx, p.Retry, "look for the object", func(ctx context.Context) (err error) {
+		o, err = p.Bucket.Stat(ctx, key)
+		return err
+	})
+	return o, err
 }
 
 func (r *Report) took(s upload.Result) {

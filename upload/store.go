@@ -80,6 +80,7 @@ var (
 	ErrNoObject = errors.New("the object does not exist")
 	ErrNoUpload = errors.New("the upload does not exist")
 	ErrDenied   = errors.New("access denied")
+	ErrReplaced = errors.New("somebody else replaced the object meanwhile")
 )
 
 // Error is a store's refusal, or the failure to reach it.

@@ -63,13 +63,16 @@ func (c *cloud) fill() {
 	}
 	if c.region != "" {
 		if c.obsEndpoint == "" {
-			c.obsEndpoint = "https://obs." + c.region + ".myhuaweicloud.com"
+			c.obsEndpoint = regionOBS(c.region)
 		}
 		if c.imsEndpoint == "" {
 			c.imsEndpoint = "https://ims." + c.region + ".myhuaweicloud.com"
 		}
 	}
 }
+
+// regionOBS is the address of a region's object store.
+func regionOBS(region string) string { return "https://obs." + region + ".myhuaweicloud.com" }
 
 // missing names the settings that are not set, as one usage error, or nil.
 func missing(settings ...[2]string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"net/http"
 	"syscall"
 
@@ -63,6 +64,9 @@ func classify(err error) (code int, hint string) {
 		call  *ims.APIError
 		wait  *ims.WaitError
 		store *upload.Error
+
+		memory *upload.MemoryError
+		host   *net.DNSError
 	)
 	switch {
 	case err == nil:
@@ -71,6 +75,8 @@ func classify(err error) (code int, hint string) {
 		return exitInterrupted, ""
 	case errors.As(err, &usage), errors.As(err, &rule):
 		return exitUsage, ""
+	case errors.As(err, &memory):
+		return exitUsage, "Allow more with --memory."
 	case errors.As(err, &job):
 		return exitImport, "The object is still in the bucket. The code is explained in the service's list of error codes."
 	case errors.Is(err, pipeline.ErrChanged):
@@ -93,7 +99,9 @@ func classify(err error) (code int, hint string) {
 		return exitTimeout, ""
 	case errors.As(err, &call) && call.Status == http.StatusBadRequest:
 		return exitUsage, "The service's list of error codes explains the code."
-	case upload.Temporary(err), errors.As(err, &call) && call.Temporary:
+	case errors.Is(err, upload.ErrReplaced):
+		return exitExists, "Push again, under a key that nobody else uses."
+	case errors.As(err, &host), upload.Temporary(err), errors.As(err, &call) && call.Temporary:
 		return exitUnreachable, "Check the endpoint and the network, then try again."
 	}
 	return exitFailure, ""

@@ -216,6 +216,7 @@ func TestFaults(t *testing.T) {
 		{name: "store dies at the first parts", store: from(isAnyPart, reset), code: exitUnreachable, says: "To remove what was left behind", left: 1},
 		{name: "import denied", ims: when(isImport, answer(403, `{"error_code":"IMG.0026","error_msg":"no role"}`)), code: exitDenied, says: "IMG.0026"},
 		{name: "import refused", ims: when(isImport, answer(400, `{"error_code":"IMG.0015","error_msg":"quota"}`)), code: exitUsage, says: "IMG.0015"},
+		{name: "import reply lost", ims: when(isImport, reset), code: exitUnreachable, says: "look for an image with the tag imgferry-digest="},
 		{name: "import answers garbage", ims: when(isImport, answer(200, "<html>")), code: exitFailure},
 		{name: "job query fails once", ims: when(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/jobs/") }, first(1, answer(503, ""))), code: 0},
 		{name: "job fails", ims: when(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/jobs/") },

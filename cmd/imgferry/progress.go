@@ -69,6 +69,9 @@ func (a *app) watch(poll func() snapshot) (stop func()) {
 func (a *app) lines() func(snapshot) {
 	start := time.Now()
 	return func(s snapshot) {
+		if s.read == 0 && s.sent == 0 {
+			return // nothing has begun: retries speak for themselves
+		}
 		fmt.Fprintln(a.stderr, progressLine(s, time.Since(start)))
 	}
 }

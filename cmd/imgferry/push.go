@@ -260,8 +260,11 @@ func (c *pushCommand) advise(r pipeline.Report, err error) error {
 	var kept *upload.UnfinishedError
 	var stuck *upload.AbortError
 	var wait *ims.WaitError
-	abort := "imgferry uploads --abort " + c.sandbox.where(c.cloud) + " "
+	var call *ims.APIError
+	abort := "imgferry uploads --abort " + c.sandbox.where(c.cloud) + " -- "
 	switch {
+	case errors.As(err, &call) && call.MaybeDone:
+		return &advised{err, []string{"Before trying again, look for an image with the tag imgferry-digest=" + r.Digest + ": it may be under way."}}
 	case errors.As(err, &stuck):
 		return &advised{err, []string{"To remove what was left behind:  " + abort + shellQuote(stuck.Key)}}
 	case errors.As(err, &kept):

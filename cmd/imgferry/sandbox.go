@@ -72,6 +72,15 @@ func (s *sandboxFlags) start(ctx context.Context, a *app, c *cloud) (stop func()
 // where repeats the flags that lead another command to the same bucket.
 func (s *sandboxFlags) where(c cloud) string {
 	words := []string{"--bucket", shellQuote(c.bucket)}
+	if !s.on {
+		// What the environment says need not be repeated; secrets are not.
+		if c.region != os.Getenv(envRegion) {
+			words = append(words, "--region", shellQuote(c.region))
+		}
+		if c.obsEndpoint != os.Getenv(envOBSEndpoint) && c.obsEndpoint != regionOBS(c.region) {
+			words = append(words, "--obs-endpoint", shellQuote(c.obsEndpoint))
+		}
+	}
 	if s.on {
 		words = append(words, "--sandbox")
 		if s.data != "" {

@@ -23,7 +23,7 @@ const (
 	bucketPrefix = "b-" // a bucket may be called con or nul, which Windows takes for devices
 	bucketFile   = "bucket.json"
 
-	version = "imgferry object store 1\n"
+	version = "imgferry object store 2\n"
 )
 
 // disk is the data directory and how to change it so that a crash shows the old state or the new.

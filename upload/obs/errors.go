@@ -57,6 +57,7 @@ var classes = map[string]error{
 	"InvalidToken":          upload.ErrDenied,
 	"InvalidSecurityToken":  upload.ErrDenied,
 	"SignatureDoesNotMatch": upload.ErrDenied,
+	"PreconditionFailed":    upload.ErrReplaced,
 	"NoSuchBucket":          upload.ErrNoBucket,
 	"NoSuchKey":             upload.ErrNoObject,
 	"NoSuchUpload":          upload.ErrNoUpload,

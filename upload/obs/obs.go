@@ -314,17 +314,20 @@ func (b *Bucket) Remove(ctx context.Context, key string) error {
 	return err
 }
 
-// SetMetadata replaces the metadata of an object of size bytes, by copying it onto itself on the
-// server. Its ETag may change, since the copy has other parts. The object is whole at any time.
-func (b *Bucket) SetMetadata(ctx context.Context, key string, size int64, meta upload.Metadata) error {
+// SetMetadata replaces the metadata of object o (Key, Size, ETag), by copying it onto itself on the
+// server. It fails with upload.ErrReplaced where the store has another ETag by now; an ETag of ""
+// is not compared. The object's ETag may change, since the copy has other parts. It is whole at any
+// time.
+func (b *Bucket) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) error {
 	const op = "set the metadata"
-	if size > maxCopy {
-		return b.copyParts(ctx, key, size, meta)
+	key := o.Key
+	if o.Size > maxCopy {
+		return b.copyParts(ctx, o, meta)
 	}
 	ctx, seen := observe(ctx)
 	_, err := b.core.Client.CopyObject(ctx,
 		minio.CopyDestOptions{Bucket: b.name, Object: key, ReplaceMetadata: true, UserMetadata: meta, ContentType: contentType},
-		minio.CopySrcOptions{Bucket: b.name, Object: key})
+		minio.CopySrcOptions{Bucket: b.name, Object: key, MatchETag: o.ETag})
 	return b.wrap(op, key, seen, err)
 }
 
@@ -332,7 +335,8 @@ func (b *Bucket) SetMetadata(ctx context.Context, key string, size int64, meta u
 const contentType = "application/octet-stream"
 
 // copyParts copies an object onto itself in ranges.
-func (b *Bucket) copyParts(ctx context.Context, key string, size int64, meta upload.Metadata) (err error) {
+func (b *Bucket) copyParts(ctx context.Context, o upload.Object, meta upload.Metadata) (err error) {
+	key := o.Key
 	id, err := b.Begin(ctx, key, meta)
 	if err != nil {
 		return err
@@ -348,8 +352,8 @@ func (b *Bucket) copyParts(ctx context.Context, key string, size int64, meta upl
 		}
 	}()
 	var parts []upload.StoredPart
-	for offset := int64(0); offset < size; offset += copyRange {
-		part, err := b.copyPart(ctx, key, id, len(parts)+1, offset, min(copyRange, size-offset))
+	for offset := int64(0); offset < o.Size; offset += copyRange {
+		part, err := b.copyPart(ctx, o, id, len(parts)+1, offset, min(copyRange, o.Size-offset))
 		if err != nil {
 			return err
 		}
@@ -359,9 +363,14 @@ func (b *Bucket) copyParts(ctx context.Context, key string, size int64, meta upl
 	return err
 }
 
-func (b *Bucket) copyPart(ctx context.Context, key, id string, number int, offset, length int64) (upload.StoredPart, error) {
+func (b *Bucket) copyPart(ctx context.Context, o upload.Object, id string, number int, offset, length int64) (upload.StoredPart, error) {
 	ctx, seen := observe(ctx)
-	part, err := b.core.CopyObjectPart(ctx, b.name, key, b.name, key, id, number, offset, length, nil)
+	key := o.Key
+	var onlyIf map[string]string
+	if o.ETag != "" {
+		onlyIf = map[string]string{"x-amz-copy-source-if-match": o.ETag}
+	}
+	part, err := b.core.CopyObjectPart(ctx, b.name, key, b.name, key, id, number, offset, length, onlyIf)
 	if err == nil && part.ETag == "" {
 		err = errNoReply // a status of 200 whose body is an error has no ETag
 	}

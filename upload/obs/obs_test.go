@@ -157,7 +157,7 @@ var methods = []method{
 		return b.Remove(ctx, "k")
 	}},
 	{"SetMetadata", "PUT", "/bucket/k", answer(200, "", copied), func(ctx context.Context, b *obs.Bucket) error {
-		return b.SetMetadata(ctx, "k", 5<<30, upload.Metadata{"digest": "d"})
+		return b.SetMetadata(ctx, upload.Object{Key: "k", Size: 5 << 30}, upload.Metadata{"digest": "d"})
 	}},
 	{"CheckBucket", "HEAD", "/bucket/", answer(200, "", ""), func(ctx context.Context, b *obs.Bucket) error {
 		return b.CheckBucket(ctx)
@@ -397,7 +397,7 @@ func TestErrorInside200(t *testing.T) {
 	if !errors.As(err, &e) || e.Code != "InvalidPart" || e.Temporary {
 		t.Errorf("%+v", e)
 	}
-	if err := b.SetMetadata(t.Context(), "k", 1, nil); !errors.As(err, &e) || e.Code != "InvalidPart" || e.Temporary {
+	if err := b.SetMetadata(t.Context(), upload.Object{Key: "k", Size: 1}, nil); !errors.As(err, &e) || e.Code != "InvalidPart" || e.Temporary {
 		t.Errorf("%+v", e)
 	}
 }

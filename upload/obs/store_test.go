@@ -149,7 +149,7 @@ func TestStore(t *testing.T) {
 				if err != nil || object.Size != int64(len(data)) || object.ETag != result.ETag || object.Metadata["digest"] != "d" || object.Modified.IsZero() {
 					t.Errorf("%+v, %v", object, err)
 				}
-				if err := b.SetMetadata(ctx, key, object.Size, upload.Metadata{"digest": "new", "level": "3"}); err != nil {
+				if err := b.SetMetadata(ctx, object, upload.Metadata{"digest": "new", "level": "3"}); err != nil {
 					t.Error(err)
 				}
 				object, err = b.Stat(ctx, key)
@@ -378,7 +378,7 @@ func TestSetMetadataOfLargeObject(t *testing.T) {
 				w.WriteHeader(204)
 			}
 		}))
-		err := bucket(t, server).SetMetadata(t.Context(), "k", size, upload.Metadata{"digest": "d"})
+		err := bucket(t, server).SetMetadata(t.Context(), upload.Object{Key: "k", Size: size}, upload.Metadata{"digest": "d"})
 		server.Close()
 		want := "[begin d complete] 6 bytes=5368709120-5368709120"
 		if failAt > 0 {
