@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Names in the data directory.
@@ -69,7 +70,7 @@ func (d disk) claim() (_ io.Closer, err error) {
 	case err != nil:
 		return nil, err
 	case string(v) != version:
-		return nil, fmt.Errorf("%s says %.40q, not %q", versionFile, v, version)
+		return nil, fmt.Errorf("the directory was made by another version of the store (%.40q instead of %q): use another one", strings.TrimSpace(string(v)), strings.TrimSpace(version))
 	}
 	return lock, nil
 }
