@@ -51,6 +51,30 @@ type Disk struct {
 	Changed func() (bool, error)
 }
 
+// Unchanged fails with ErrChanged if the source's bytes may have changed since it was opened.
+func (d Disk) Unchanged() error {
+	if d.Changed == nil {
+		return nil
+	}
+	changed, err := d.Changed()
+	if err != nil {
+		return fmt.Errorf("can't see whether the source changed: %w", err)
+	}
+	if changed {
+		return ErrChanged
+	}
+	return nil
+}
+
+// Explain adds to err, the failure of a run under ctx, that the source changed under it, if it did:
+// what was read then means nothing.
+func (d Disk) Explain(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil || errors.Is(err, ErrChanged) || !errors.Is(d.Unchanged(), ErrChanged) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrChanged, err)
+}
+
 // Target formats of a push.
 const (
 	ZVHD2 = "zvhd2"
@@ -201,7 +225,7 @@ func (p Push) Run(ctx context.Context) (Report, error) {
 			send = p.raw
 		}
 		if err := send(ctx, size, &r); err != nil {
-			return r, p.explained(ctx, err)
+			return r, p.Disk.Explain(ctx, err)
 		}
 	}
 	return r, p.register(ctx, &r)
@@ -280,10 +304,8 @@ func (p *Push) existing(ctx context.Context, size int64, r *Report) (reused bool
 		return false, err
 	}
 	meta := p.metadata(size)
-	for _, name := range []string{metaSize, metaFormat} {
-		if o.Metadata[name] != meta[name] {
-			return false, p.taken(r.Key, "made from another disk, in another format, or by another program")
-		}
+	if !alike(o.Metadata, meta) {
+		return false, p.taken(r.Key, "made from another disk, in another format, or by another program")
 	}
 	p.Notice(fmt.Sprintf("%s/%s exists: comparing its content with the disk's", p.BucketName, r.Key))
 	same := p.sameDigest
@@ -297,7 +319,7 @@ func (p *Push) existing(ctx context.Context, size int64, r *Report) (reused bool
 	if !ok {
 		return false, p.taken(r.Key, "made from a disk with other content or by another encoder")
 	}
-	if err := p.unchanged(); err != nil {
+	if err := p.Disk.Unchanged(); err != nil {
 		return false, err
 	}
 	p.Notice("the content is the same: nothing has to be sent")
@@ -311,6 +333,11 @@ func (p *Push) existing(ctx context.Context, size int64, r *Report) (reused bool
 		return true, p.putBitmap(ctx, r.Key, found)
 	}
 	return true, nil
+}
+
+// alike says that two objects' metadata may be of one disk in one format.
+func alike(a, b upload.Metadata) bool {
+	return a[metaSize] == b[metaSize] && a[metaFormat] == b[metaFormat]
 }
 
 func (p *Push) taken(key, why string) error {
@@ -349,12 +376,17 @@ func (p *Push) sameETag(ctx context.Context, size int64, o upload.Object) (conve
 
 // scan reads the disk for its digest and its bitmap.
 func (p *Push) scan(ctx context.Context) (convert.Result, error) {
-	n, err := convert.Count(ctx, p.Disk.Image)
-	if err != nil {
+	if _, err := p.count(ctx); err != nil {
 		return convert.Result{}, err
 	}
-	p.Progress.Convert.Total.Add(n * convert.BlockSize)
 	return convert.Scan(ctx, p.Disk.Image, convert.Options{Digest: true, Progress: &p.Progress.Convert, Workers: p.workers()})
+}
+
+// count returns how many blocks have to be read, and adds them to what the progress is measured by.
+func (p *Push) count(ctx context.Context) (int64, error) {
+	n, err := convert.Count(ctx, p.Disk.Image)
+	p.Progress.Convert.Total.Add(n * convert.BlockSize)
+	return n, err
 }
 
 // engineMemory is what push leaves for the engine's slots and encoders, in bytes: 320 MiB of peak
@@ -362,30 +394,6 @@ func (p *Push) scan(ctx context.Context) (convert.Result, error) {
 const engineMemory = 72 << 20
 
 func (p *Push) workers() int { return convert.DefaultWorkers(engineMemory) }
-
-// explained adds to the failure of a run that the source changed under it, if it did: what was read
-// then means nothing.
-func (p *Push) explained(ctx context.Context, err error) error {
-	if err == nil || ctx.Err() != nil || errors.Is(err, ErrChanged) || !errors.Is(p.unchanged(), ErrChanged) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrChanged, err)
-}
-
-// unchanged fails with ErrChanged if the source's bytes may have changed since it was opened.
-func (p *Push) unchanged() error {
-	if p.Disk.Changed == nil {
-		return nil
-	}
-	changed, err := p.Disk.Changed()
-	if err != nil {
-		return fmt.Errorf("can't see whether the source changed: %w", err)
-	}
-	if changed {
-		return ErrChanged
-	}
-	return nil
-}
 
 // metadata is what an object says of itself.
 func (p *Push) metadata(size int64) upload.Metadata {

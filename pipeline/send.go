@@ -39,11 +39,10 @@ var encoder = zvhd2.Options{}
 
 // produce converts to ZVHD2 and hands the parts to consume while they are made.
 func (p *Push) produce(ctx context.Context, size int64, consume func(context.Context, upload.Sequence, upload.Plan) error) (convert.Result, error) {
-	blocks, err := convert.Count(ctx, p.Disk.Image)
+	blocks, err := p.count(ctx)
 	if err != nil {
 		return convert.Result{}, err
 	}
-	p.Progress.Convert.Total.Add(blocks * convert.BlockSize)
 	// The plan must not depend on what may differ between two runs of the same disk. A format's
 	// own tables don't; the holes of a raw file may, after a copy.
 	worst := blocks
@@ -106,14 +105,14 @@ func (p *Push) sendConfig(key string, meta upload.Metadata, buffers int) upload.
 // read and the key still free. An object of a disk of the same size that came up meanwhile under
 // the same key is another run's of the same disk, and may be replaced by the same bytes.
 func (p *Push) beforeComplete(ctx context.Context, key string, meta upload.Metadata) error {
-	if err := p.unchanged(); err != nil || p.Overwrite {
+	if err := p.Disk.Unchanged(); err != nil || p.Overwrite {
 		return err
 	}
 	o, err := p.stat(ctx, key)
 	if errors.Is(err, upload.ErrNoObject) {
 		return nil
 	}
-	if err == nil && (o.Metadata[metaSize] != meta[metaSize] || o.Metadata[metaFormat] != meta[metaFormat]) {
+	if err == nil && !alike(o.Metadata, meta) {
 		return p.taken(key, "made while this disk was sent")
 	}
 	return err

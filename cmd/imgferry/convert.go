@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"imgferry/formats"
 	"imgferry/formats/all"
 	"imgferry/formats/zvhd2"
-	"imgferry/pipeline"
 )
 
 type convertCommand struct {
@@ -98,12 +96,9 @@ func (c *convertCommand) run(ctx context.Context, src, dst string) error {
 	defer out.Discard()
 	result, err := c.write(ctx, img, out)
 	if err != nil {
-		if ctx.Err() == nil && errors.Is(img.unchanged(), pipeline.ErrChanged) {
-			err = fmt.Errorf("%w: %w", pipeline.ErrChanged, err)
-		}
-		return fmt.Errorf("%s to %s: %w", src, dst, err)
+		return fmt.Errorf("%s to %s: %w", src, dst, img.disk().Explain(ctx, err))
 	}
-	if err := img.unchanged(); err != nil {
+	if err := img.disk().Unchanged(); err != nil {
 		return fmt.Errorf("%s: %w", src, err)
 	}
 	if err := out.Commit(); err != nil {

@@ -65,14 +65,7 @@ func detect(path, format string) (*source.File, formats.Format, error) {
 	return src, f, nil
 }
 
-// unchanged fails with pipeline.ErrChanged if the file was written to since it was opened.
-func (o *opened) unchanged() error {
-	changed, err := o.file.Changed()
-	if err != nil {
-		return fmt.Errorf("can't see whether the source changed: %w", err)
-	}
-	if changed {
-		return pipeline.ErrChanged
-	}
-	return nil
+// disk is the image as pipeline takes it.
+func (o *opened) disk() pipeline.Disk {
+	return pipeline.Disk{Image: o.Image, Format: o.format, Changed: o.file.Changed}
 }

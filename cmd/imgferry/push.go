@@ -102,7 +102,7 @@ func (c *pushCommand) run(ctx context.Context, path string, osGiven bool) (err e
 		return err
 	}
 	defer img.Close()
-	c.push.Disk = pipeline.Disk{Image: img, Format: img.format, Changed: img.file.Changed}
+	c.push.Disk = img.disk()
 
 	stop, err := c.sandbox.start(ctx, c.app, &c.cloud)
 	if err != nil {
