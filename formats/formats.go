@@ -11,6 +11,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"time"
 )
 
 // Source is what an image is read from: a file, a device, an object.
@@ -39,9 +40,16 @@ type Extent struct {
 	Zero bool
 	// Compressed says that the run is stored compressed.
 	Compressed bool
-	// HostOffset is where the run's bytes lie in the source, or -1 where that has no single
-	// answer (zero runs, compressed runs, other files).
+	// HostOffset is where the run's bytes lie in File, or -1 where that has no single answer (zero
+	// runs, compressed runs).
 	HostOffset int64
+	// File is the name, as the image spells it, of the other file that HostOffset counts in; "" is
+	// the image's own file.
+	File string
+	// Depth is the layer that holds the run: 0 is the image itself, 1 the disk it is based on.
+	Depth int
+	// Absent says that no layer holds the run. It reads as zeros, so Zero is set too.
+	Absent bool
 }
 
 // Image is an opened virtual disk.
@@ -96,10 +104,15 @@ type Ref struct {
 	Format string
 }
 
-// Resolver opens what a Ref names. The returned Resolver is rooted at that file, counts depth and
-// refuses cycles. A nil Resolver refuses everything.
+// Resolver opens what a Ref names. It is rooted at the file that holds the name, counts depth and
+// refuses cycles. Parsers refuse every name, with ErrNotAllowed, where the Resolver is nil.
 type Resolver interface {
+	// Resolve opens the file, for parsers that know what it must be (an extent, a parent of the
+	// same format). The returned Resolver is rooted at that file. The caller closes the Source.
 	Resolve(ctx context.Context, r Ref) (Source, Resolver, error)
+	// Open opens the disk in the file, of whatever format it is. ctx bounds every later read. The
+	// caller closes the Image.
+	Open(ctx context.Context, r Ref) (Image, error)
 }
 
 // Format is one image format.
@@ -112,9 +125,38 @@ type Format struct {
 	// Open reads src as this format. It takes ownership of src only if it returns no error. ctx
 	// bounds every later read too.
 	Open func(ctx context.Context, src Source, res Resolver) (Image, error)
+	// OpenSnapshot is Open for the disk as it was when the internal snapshot of this name or id was
+	// taken. nil: the format has no internal snapshots.
+	OpenSnapshot func(ctx context.Context, src Source, res Resolver, snapshot string) (Image, error)
 	// Info reads the header only, and answers for images that Open would refuse. It does not take
 	// ownership of src.
 	Info func(ctx context.Context, src Source) (Info, error)
+	// Check looks for contradictions in the structure of one image file, without the disks below it.
+	// It calls found for each, from one goroutine. The error is a reason why the check could not be
+	// carried out to its end; findings alone are none. It never takes ownership of src. nil: the
+	// format has no structure to check.
+	Check func(ctx context.Context, src Source, found func(Finding)) (Checked, error)
+}
+
+// Finding is one contradiction that Check found.
+type Finding struct {
+	// Leak says that space is lost, but no data. Otherwise the image is corrupt.
+	Leak bool
+	// Offset is where in the file the trouble lies, in bytes, or -1.
+	Offset int64
+	// What is the finding in a few words.
+	What string
+	// Count is how many clusters are concerned; 0 counts as one.
+	Count int64
+}
+
+// Checked is what Check has looked at. Clusters are the format's units of allocation.
+type Checked struct {
+	// Clusters is how many the virtual disk has, Allocated how many of them are stored, Compressed
+	// how many of those are compressed, Fragmented how many do not follow their predecessor's bytes.
+	Clusters, Allocated, Compressed, Fragmented int64
+	// End is the first byte of the file that nothing uses.
+	End int64
 }
 
 // Info is what an image's header says of itself. Sizes are in bytes.
@@ -128,11 +170,26 @@ type Info struct {
 	Dirty bool
 	// Refs are the other files that the image needs.
 	Refs []Ref
+	// Snapshots are the internal snapshots.
+	Snapshots []Snapshot
 	// Specific holds what only this format has, in the order it is to be shown. Names are those
 	// of qemu-img's format-specific information where it has them.
 	Specific []Property
-	// Problem says why the image can't be opened, or is nil.
+	// Problem says why the image can't be opened, or is nil. That Refs need permission is none.
 	Problem error
+}
+
+// Snapshot is an internal snapshot of an image.
+type Snapshot struct {
+	ID, Name string
+	// VirtualSize is the disk's size when it was taken, in bytes.
+	VirtualSize int64
+	// StateSize is the size of the machine's saved memory in bytes, or 0.
+	StateSize int64
+	// Taken is when.
+	Taken time.Time
+	// Clock is how long the machine had run.
+	Clock time.Duration
 }
 
 // Property is a named fact about an image. Value is a string, bool, int64 or uint64.

@@ -4,17 +4,18 @@ import (
 	"encoding/binary"
 
 	"imgferry/formats"
+	"imgferry/formats/mapped"
 )
 
-// readCompressed fills p with the compressed clusters from guest offset off on, whose L2 entries
-// these are. Whole clusters are decoded into p, parts of one go through the cache.
-func (m *image) readCompressed(p []byte, off int64, entries []byte) error {
-	cs := m.clusterSize()
+// Decode fills p with the compressed clusters from disk offset off on. Whole clusters are decoded
+// into p, parts of one go through the cache.
+func (m *table) Decode(p []byte, off int64, r mapped.Run) error {
+	cs, entries := m.clusterSize(), r.Entries
 	for len(p) > 0 {
 		in := off & (cs - 1)
 		var n int64
 		if in != 0 || int64(len(p)) < cs {
-			whole, err := m.decoded.get(int64(binary.BigEndian.Uint64(entries)))
+			whole, err := m.decoded.Get(int64(binary.BigEndian.Uint64(entries)))
 			if err != nil {
 				return err
 			}
@@ -35,7 +36,7 @@ func (m *image) readCompressed(p []byte, off int64, entries []byte) error {
 
 // loadDecoded decompresses the cluster of an L2 entry; it is the load function of the cache
 // m.decoded.
-func (m *image) loadDecoded(e int64) ([]byte, error) {
+func (m *table) loadDecoded(e int64) ([]byte, error) {
 	p := make([]byte, m.clusterSize(), m.clusterSize()+decodeSlack)
 	_, err := m.decodeBatch(p, binary.BigEndian.AppendUint64(nil, uint64(e)))
 	return p, err
@@ -44,7 +45,7 @@ func (m *image) loadDecoded(e int64) ([]byte, error) {
 // decodeBatch decompresses into p as many of its whole clusters, at least one, as lie close enough
 // in the file to be read in one go, and returns how many. Writers put compressed clusters end to
 // end, if not always in order.
-func (m *image) decodeBatch(p []byte, entries []byte) (count int64, err error) {
+func (m *table) decodeBatch(p []byte, entries []byte) (count int64, err error) {
 	first := m.compressedAt(entries)
 	lo, hi := first.host, first.host+first.stored
 	for count = 1; (count+1)<<m.clusterBits <= int64(len(p)); count++ {
@@ -55,7 +56,7 @@ func (m *image) decodeBatch(p []byte, entries []byte) (count int64, err error) {
 		}
 		lo, hi = l, h
 	}
-	err = m.withBytes(lo, hi-lo, func(stored []byte) error {
+	err = m.file.With(lo, hi-lo, "compressed clusters", func(stored []byte) error {
 		for i := range count {
 			c := m.compressedAt(entries[i*8:])
 			dst := p[i<<m.clusterBits : (i+1)<<m.clusterBits]
@@ -68,15 +69,15 @@ func (m *image) decodeBatch(p []byte, entries []byte) (count int64, err error) {
 	return count, err
 }
 
-// compressedAt decodes the first of entries, which mapRun has found to be a good compressed one.
+// compressedAt decodes the first of entries, which Map has found to be a good compressed one.
 // Its data ends with the file.
-func (m *image) compressedAt(entries []byte) cluster {
+func (m *table) compressedAt(entries []byte) cluster {
 	c, _ := m.parseCompressed(binary.BigEndian.Uint64(entries))
 	c.stored = min(c.stored, m.fileSize-c.host)
 	return c
 }
 
-func (m *image) decode(dst, src []byte) error {
+func (m *table) decode(dst, src []byte) error {
 	if m.compressionTyp == compressionZstd {
 		return decodeZstd(dst, src)
 	}

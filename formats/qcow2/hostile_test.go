@@ -325,6 +325,10 @@ func (noResolver) Resolve(context.Context, formats.Ref) (formats.Source, formats
 	return nil, nil, errors.New("nothing here")
 }
 
+func (noResolver) Open(context.Context, formats.Ref) (formats.Image, error) {
+	return nil, errors.New("nothing here")
+}
+
 // TestBackingAllowed: permission does not make a backing chain readable yet; it must not be ignored.
 func TestBackingAllowed(t *testing.T) {
 	p := tiny(3).u64(8, 300).u32(16, 4).str(300, "base")

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"imgferry/formats"
+	"imgferry/formats/mapped"
 )
 
 // The sections named here are those of docs/interop/qcow2.txt in QEMU's sources. All integers are
@@ -294,20 +295,10 @@ const (
 	l2Reserved = 0x3f000000000001fe
 )
 
-// kind is how a guest cluster is stored.
-type kind uint8
-
-const (
-	unallocated kind = iota // reads as the backing file, or zeros without one
-	zero                    // reads as zeros, whether or not a host cluster is set aside
-	data
-	compressed
-)
-
 // cluster is a decoded L2 entry.
 type cluster struct {
-	kind kind
-	// host is where the bytes start in the file, for data and compressed.
+	kind mapped.Kind
+	// host is where the bytes start in the file, for Data and Encoded.
 	host int64
 	// stored is the most bytes that the compressed data takes.
 	stored int64
@@ -331,11 +322,11 @@ func (h *header) parseL2Entry(e uint64) (c cluster, what string) {
 	case e&entryZero != 0 && h.version < 3:
 		return cluster{}, "is a zero cluster, which version 2 does not have"
 	case e&entryZero != 0:
-		return cluster{kind: zero}, ""
+		return cluster{kind: mapped.Zero}, ""
 	case host == 0:
 		return cluster{}, ""
 	}
-	return cluster{kind: data, host: host}, ""
+	return cluster{kind: mapped.Data, host: host}, ""
 }
 
 // parseCompressed decodes a "Compressed Clusters Descriptor": an offset of any alignment, and how
@@ -347,5 +338,5 @@ func (h *header) parseCompressed(e uint64) (c cluster, what string) {
 		return cluster{}, "has reserved bits set"
 	}
 	more := e &^ (1<<63 | entryCompressed) >> offsetBits
-	return cluster{kind: compressed, host: int64(host), stored: int64(more+1)*512 - int64(host&511)}, ""
+	return cluster{kind: mapped.Encoded, host: int64(host), stored: int64(more+1)*512 - int64(host&511)}, ""
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"testing"
+
+	"imgferry/formats/mapped"
 )
 
 // append is the inverse of parseHeader.
@@ -63,7 +65,7 @@ func TestCompressedDescriptor(t *testing.T) {
 			for _, more := range []uint64{0, 1, 1<<(bits-8) - 1} {
 				for _, copied := range []uint64{0, 1 << 63} {
 					c, what := h.parseL2Entry(copied | entryCompressed | more<<offsetBits | host)
-					want := cluster{kind: compressed, host: int64(host), stored: int64(more+1)*512 - int64(host%512)}
+					want := cluster{kind: mapped.Encoded, host: int64(host), stored: int64(more+1)*512 - int64(host%512)}
 					if c != want || what != "" {
 						t.Errorf("2^%d: %+v %s, want %+v", bits, c, what, want)
 					}

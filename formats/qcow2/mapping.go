@@ -4,59 +4,50 @@ import (
 	"encoding/binary"
 
 	"imgferry/formats"
+	"imgferry/formats/mapped"
 )
 
-// run is a stretch of the disk that is stored in one way.
-type run struct {
-	kind   kind
-	length int64 // bytes of disk
-	// host is where the first byte lies in the file, for data.
-	host int64
-	// entries are the L2 entries from the first cluster on, for compressed.
-	entries []byte
-}
-
 // sliceSize is how many bytes of an L2 table are loaded at once.
-func (m *image) sliceSize() int64 { return min(m.clusterSize(), maxSlice) }
+func (m *table) sliceSize() int64 { return min(m.clusterSize(), maxSlice) }
 
 // loadSlice reads a piece of an L2 table; it is the load function of the cache m.l2.
-func (m *image) loadSlice(off int64) ([]byte, error) {
+func (m *table) loadSlice(off int64) ([]byte, error) {
 	if off > m.fileSize-m.sliceSize() {
 		return nil, formats.Corrupt(name, off, "an L2 table reaches past the end of the file")
 	}
 	p := make([]byte, m.sliceSize())
-	return p, m.read(p, off, "an L2 table")
+	return p, m.file.Read(p, off, "an L2 table")
 }
 
-// mapRun returns the run that starts at off, which is inside the disk: at most limit bytes, and not
+// Map returns the run that starts at off, which is inside the disk: at most limit bytes, and not
 // always the longest there is.
-func (m *image) mapRun(off, limit int64) (run, error) {
+func (m *table) Map(off, limit int64) (mapped.Run, error) {
 	index := off >> (m.clusterBits + m.l2Bits())
 	l1 := binary.BigEndian.Uint64(m.l1[index*8:])
 	table := int64(l1 & entryOffset)
 	switch {
 	case l1&l1Reserved != 0:
-		return run{}, m.badL1(index, "has reserved bits set")
+		return mapped.Run{}, m.badL1(index, "has reserved bits set")
 	case table&(m.clusterSize()-1) != 0:
-		return run{}, m.badL1(index, "points into the middle of a cluster")
+		return mapped.Run{}, m.badL1(index, "points into the middle of a cluster")
 	case table == 0:
 		return m.mapHole(off, limit, index), nil
 	}
 	inTable := (off >> m.clusterBits & (1<<m.l2Bits() - 1)) * 8 // bytes
 	start := inTable &^ (m.sliceSize() - 1)
-	slice, err := m.l2.get(table + start)
+	slice, err := m.l2.Get(table + start)
 	if err != nil {
-		return run{}, err
+		return mapped.Run{}, err
 	}
 	return m.mapClusters(off, limit, slice[inTable-start:], table+inTable)
 }
 
-func (m *image) badL1(index int64, what string) error {
+func (m *table) badL1(index int64, what string) error {
 	return formats.Corrupt(name, int64(m.l1Offset)+index*8, "L1 entry %d %s", index, what)
 }
 
 // mapHole returns the run of L1 entries, from index on, that have no L2 table.
-func (m *image) mapHole(off, limit, index int64) run {
+func (m *table) mapHole(off, limit, index int64) mapped.Run {
 	end := (index + 1) << (m.clusterBits + m.l2Bits())
 	for i := (index + 1) * 8; i < int64(len(m.l1)) && end < off+limit; i += 8 {
 		if binary.BigEndian.Uint64(m.l1[i:]) != 0 {
@@ -64,43 +55,43 @@ func (m *image) mapHole(off, limit, index int64) run {
 		}
 		end += 1 << (m.clusterBits + m.l2Bits())
 	}
-	return run{length: min(end-off, limit)}
+	return mapped.Run{Length: min(end-off, limit)}
 }
 
 // mapClusters returns the run at the start of entries, which lie at offset at of the file.
-func (m *image) mapClusters(off, limit int64, entries []byte, at int64) (run, error) {
+func (m *table) mapClusters(off, limit int64, entries []byte, at int64) (mapped.Run, error) {
 	cs := m.clusterSize()
 	first, err := m.cluster(off, entries, at)
 	if err != nil {
-		return run{}, err
+		return mapped.Run{}, err
 	}
 	guest := off &^ (cs - 1)
 	n := int64(1) // clusters
 	for ; n*8 < int64(len(entries)) && guest+n*cs < off+limit; n++ {
-		if first.kind != compressed && m.repeats(entries, n, first) {
+		if first.kind != mapped.Encoded && m.repeats(entries, n, first) {
 			continue // most of the entries of most images
 		}
 		// A fault in a later entry is for the read that comes to it.
 		c, err := m.cluster(guest+n*cs, entries[n*8:], at+n*8)
-		if err != nil || c.kind != first.kind || c.kind == data && c.host != first.host+n*cs {
+		if err != nil || c.kind != first.kind || c.kind == mapped.Data && c.host != first.host+n*cs {
 			break
 		}
 	}
-	r := run{kind: first.kind, length: min(guest+n*cs-off, limit)}
-	switch r.kind {
-	case data:
-		r.host = first.host + off - guest
-	case compressed:
-		r.entries = entries
+	r := mapped.Run{Kind: first.kind, Length: min(guest+n*cs-off, limit)}
+	switch r.Kind {
+	case mapped.Data:
+		r.Host = first.host + off - guest
+	case mapped.Encoded:
+		r.Entries = entries
 	}
 	return r, nil
 }
 
 // repeats reports whether entry n has the bits of entry 0, which is good and decodes to first, but
 // for an offset that goes on where n data clusters end. Then it is good too.
-func (m *image) repeats(entries []byte, n int64, first cluster) bool {
+func (m *table) repeats(entries []byte, n int64, first cluster) bool {
 	e0, e := binary.BigEndian.Uint64(entries), binary.BigEndian.Uint64(entries[n*8:])
-	if first.kind != data {
+	if first.kind != mapped.Data {
 		return e == e0
 	}
 	host := first.host + n<<m.clusterBits
@@ -109,7 +100,7 @@ func (m *image) repeats(entries []byte, n int64, first cluster) bool {
 
 // cluster decodes the first of entries, which lies at offset at of the file and describes the
 // cluster that holds the guest offset off.
-func (m *image) cluster(off int64, entries []byte, at int64) (cluster, error) {
+func (m *table) cluster(off int64, entries []byte, at int64) (cluster, error) {
 	c, what := m.parseL2Entry(binary.BigEndian.Uint64(entries))
 	if what == "" && !m.inFile(c, off) {
 		what = "points past the end of the file"
@@ -124,12 +115,12 @@ func (m *image) cluster(off int64, entries []byte, at int64) (cluster, error) {
 // that belong to the disk: files that were preallocated by QEMU 2 end there. Compressed data is
 // given in whole sectors, the last of which the file may lack; whether the rest suffices is for
 // the decoder to say.
-func (m *image) inFile(c cluster, off int64) bool {
+func (m *table) inFile(c cluster, off int64) bool {
 	switch c.kind {
-	case data:
+	case mapped.Data:
 		guest := off &^ (m.clusterSize() - 1)
-		return c.host <= m.fileSize-min(m.clusterSize(), m.Size()-guest)
-	case compressed:
+		return c.host <= m.fileSize-min(m.clusterSize(), int64(m.size)-guest)
+	case mapped.Encoded:
 		return c.host < m.fileSize
 	}
 	return true

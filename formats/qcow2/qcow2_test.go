@@ -336,7 +336,7 @@ func TestEmptyTerabyte(t *testing.T) {
 	formatstest.Tool(t, "qemu-img", "create", "-f", "qcow2", path, "1T")
 	img := openFile(t, path)
 	got := collect(t, img)
-	if len(got) != 1 || got[0] != (formats.Extent{Length: 1 << 40, Zero: true, HostOffset: -1}) {
+	if len(got) != 1 || got[0] != (formats.Extent{Length: 1 << 40, Zero: true, Absent: true, HostOffset: -1}) {
 		t.Errorf("%+v", got)
 	}
 	p := bytes.Repeat([]byte{1}, 8192)

@@ -14,13 +14,9 @@ package qcow2
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
-	"io"
-	"iter"
-	"os"
-	"sync"
 
 	"imgferry/formats"
+	"imgferry/formats/mapped"
 )
 
 const (
@@ -35,24 +31,20 @@ const (
 	// the largest size.
 	decodedCacheBytes   = 4 << 20
 	decodedCacheEntries = 64
-	// maxStep bounds what is done between two looks at the context, in bytes of disk.
-	maxStep = 8 << 20
 	// batchBytes bounds the neighbouring compressed clusters that are read in one go, in bytes of
 	// file; the gaps between them that are read along are at most batchGap.
 	batchBytes = 1 << 20
 	batchGap   = 64 << 10
 )
 
-// image is an open qcow2 file. ctx ends with the caller's context, or with os.ErrClosed at Close.
-type image struct {
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	src      formats.Source
-	fileSize int64
+// table is the mapping of an open qcow2 file.
+type table struct {
+	file     *mapped.Reader
+	fileSize int64 // bytes
 	header
-	l1      []byte // as in the file; only the entries that the virtual size needs
-	l2      *cache // slices of L2 tables by their offset in the file
-	decoded *cache // decompressed clusters by their L2 entry
+	l1      []byte        // as in the file; only the entries that the virtual size needs
+	l2      *mapped.Cache // slices of L2 tables by their offset in the file
+	decoded *mapped.Cache // decompressed clusters by their L2 entry
 }
 
 func open(ctx context.Context, src formats.Source, res formats.Resolver) (formats.Image, error) {
@@ -63,20 +55,20 @@ func open(ctx context.Context, src formats.Source, res formats.Resolver) (format
 	if err := f.check(src.Size(), res); err != nil {
 		return nil, err
 	}
-	m := &image{src: src, fileSize: src.Size(), header: f.header}
-	if err := m.readL1(); err != nil {
+	m := &table{fileSize: src.Size(), header: f.header}
+	if err := m.readL1(src); err != nil {
 		return nil, err
 	}
-	m.ctx, m.cancel = context.WithCancelCause(ctx)
-	m.l2 = newCache(int(min(l2CacheBytes/m.sliceSize(), l2CacheEntries)), m.loadSlice)
-	m.decoded = newCache(int(min(decodedCacheBytes/m.clusterSize(), decodedCacheEntries)), m.loadDecoded)
-	return m, nil
+	m.file = mapped.NewReader(ctx, name, src)
+	m.l2 = mapped.NewCache(int(min(l2CacheBytes/m.sliceSize(), l2CacheEntries)), m.loadSlice)
+	m.decoded = mapped.NewCache(int(min(decodedCacheBytes/m.clusterSize(), decodedCacheEntries)), m.loadDecoded)
+	return mapped.New(mapped.Config{Reader: m.file, Size: int64(m.size), Table: m}), nil
 }
 
 // readL1 reads the L1 table, which checkL1 has found to lie in the file.
-func (m *image) readL1() error {
+func (m *table) readL1(src formats.Source) error {
 	m.l1 = make([]byte, m.l1Needed()*8)
-	if err := formats.ReadFull(m.src, m.l1, int64(m.l1Offset)); err != nil {
+	if err := formats.ReadFull(src, m.l1, int64(m.l1Offset)); err != nil {
 		return formats.ReadFailed(name, int64(m.l1Offset), "the L1 table", err)
 	}
 	// Each L2 table has a cluster of its own. If the file has not that many, tables are shared, and
@@ -91,142 +83,4 @@ func (m *image) readL1() error {
 		return formats.Corrupt(name, int64(m.l1Offset), "the L1 table has %d L2 tables, the file has room for %d", tables, m.fileSize>>m.clusterBits)
 	}
 	return nil
-}
-
-func (m *image) Size() int64      { return int64(m.size) }
-func (m *image) Sequential() bool { return false }
-
-func (m *image) Close() error {
-	m.cancel(os.ErrClosed)
-	return m.src.Close()
-}
-
-// ReadAt reads guest bytes. Data clusters go straight from the file into p, one read for each run
-// of them that lies in one piece.
-func (m *image) ReadAt(p []byte, off int64) (int, error) {
-	if m.ctx.Err() != nil {
-		return 0, context.Cause(m.ctx)
-	}
-	if off < 0 {
-		return 0, fmt.Errorf("qcow2: negative offset %d", off)
-	}
-	if off >= m.Size() {
-		return 0, io.EOF
-	}
-	want := p[:min(int64(len(p)), m.Size()-off)]
-	for n := 0; n < len(want); {
-		if m.ctx.Err() != nil {
-			return n, context.Cause(m.ctx)
-		}
-		r, err := m.mapRun(off+int64(n), min(int64(len(want)-n), maxStep))
-		if err != nil {
-			return n, err
-		}
-		// The capacity ends with the caller's bytes: decoders use what lies before it as scratch.
-		q := want[n : n+int(r.length) : len(want)]
-		switch r.kind {
-		case data:
-			err = m.read(q, r.host, "a data cluster")
-		case compressed:
-			err = m.readCompressed(q, off+int64(n), r.entries)
-		default:
-			clear(q)
-		}
-		if err != nil {
-			return n, err
-		}
-		n += len(q)
-	}
-	if len(want) < len(p) {
-		return len(want), io.EOF
-	}
-	return len(want), nil
-}
-
-// Extents walks the tables.
-func (m *image) Extents(ctx context.Context) iter.Seq2[formats.Extent, error] {
-	return func(yield func(formats.Extent, error) bool) {
-		var last formats.Extent // found, not yet yielded: it may grow
-		for off := int64(0); off < m.Size(); {
-			r, err := m.mapRunUnless(ctx, off)
-			if err != nil {
-				if last.Length == 0 || yield(last, nil) {
-					yield(formats.Extent{}, err)
-				}
-				return
-			}
-			e := r.extent(off)
-			off += r.length
-			if last.Length > 0 && follows(last, e) {
-				last.Length += e.Length
-				continue
-			}
-			if last.Length > 0 && !yield(last, nil) {
-				return
-			}
-			last = e
-		}
-		if last.Length > 0 {
-			yield(last, nil)
-		}
-	}
-}
-
-// mapRunUnless maps up to the disk's end unless ctx or the image's context has ended.
-func (m *image) mapRunUnless(ctx context.Context, off int64) (run, error) {
-	if m.ctx.Err() != nil {
-		return run{}, context.Cause(m.ctx)
-	}
-	if ctx.Err() != nil {
-		return run{}, context.Cause(ctx)
-	}
-	return m.mapRun(off, m.Size()-off)
-}
-
-func (r run) extent(off int64) formats.Extent {
-	e := formats.Extent{Offset: off, Length: r.length, HostOffset: -1}
-	switch r.kind {
-	case data:
-		e.HostOffset = r.host
-	case compressed:
-		e.Compressed = true
-	default:
-		e.Zero = true
-	}
-	return e
-}
-
-// follows reports whether b, which starts where a ends, is more of the same.
-func follows(a, b formats.Extent) bool {
-	return a.Zero == b.Zero && a.Compressed == b.Compressed &&
-		(a.HostOffset < 0 || a.HostOffset+a.Length == b.HostOffset)
-}
-
-// read fills p from off of the file.
-func (m *image) read(p []byte, off int64, what string) error {
-	err := formats.ReadFull(m.src, p, off)
-	switch {
-	case err == nil:
-		return nil
-	case m.ctx.Err() != nil: // Close and cancellation end reads under way
-		return context.Cause(m.ctx)
-	}
-	return formats.ReadFailed(name, off, what, err)
-}
-
-// readBuffers hold compressed bytes on their way to the decoder.
-var readBuffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// withBytes calls use with the n bytes at off of the file, which are only valid during the call.
-func (m *image) withBytes(off, n int64, use func([]byte) error) error {
-	buf := readBuffers.Get().(*[]byte)
-	defer readBuffers.Put(buf)
-	if int64(cap(*buf)) < n {
-		*buf = make([]byte, n)
-	}
-	p := (*buf)[:n]
-	if err := m.read(p, off, "compressed clusters"); err != nil {
-		return err
-	}
-	return use(p)
 }

@@ -6,12 +6,10 @@ package raw
 
 import (
 	"context"
-	"fmt"
-	"io"
-	"iter"
-	"os"
+	"errors"
 
 	"imgferry/formats"
+	"imgferry/formats/mapped"
 )
 
 const name = "raw"
@@ -42,85 +40,45 @@ func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.
 	if err := check(src); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	return &image{ctx: ctx, cancel: cancel, src: src, size: src.Size()}, nil
+	finder, _ := src.(formats.HoleFinder)
+	return mapped.New(mapped.Config{
+		Reader: mapped.NewReader(ctx, name, src), Size: src.Size(), Table: table{finder, src.Size()},
+	}), nil
 }
 
 func info(_ context.Context, src formats.Source) (formats.Info, error) {
 	return formats.Info{Format: name, VirtualSize: src.Size(), Problem: check(src)}, nil
 }
 
-// image is a raw disk. ctx ends with the caller's context, or with os.ErrClosed at Close.
-type image struct {
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	src    formats.Source
+// table is where a raw disk's data lies: where it always was.
+type table struct {
+	finder formats.HoleFinder // or nil
 	size   int64
 }
 
-func (m *image) Size() int64      { return m.size }
-func (m *image) Sequential() bool { return false }
-
-func (m *image) Close() error {
-	m.cancel(os.ErrClosed)
-	return m.src.Close()
+// Map takes everything for data: reading a hole costs less than asking for it.
+func (t table) Map(off, limit int64) (mapped.Run, error) {
+	return mapped.Run{Kind: mapped.Data, Length: limit, Host: off}, nil
 }
 
-func (m *image) ReadAt(p []byte, off int64) (int, error) {
-	if m.ctx.Err() != nil {
-		return 0, context.Cause(m.ctx)
+// Walk asks the file system where data lies.
+func (t table) Walk(off int64) (mapped.Run, error) {
+	data := mapped.Run{Kind: mapped.Data, Length: t.size - off, Host: off}
+	if t.finder == nil {
+		return data, nil
 	}
-	if off < 0 {
-		return 0, fmt.Errorf("raw: negative offset %d", off)
-	}
-	if off >= m.size {
-		return 0, io.EOF
-	}
-	want := p[:min(int64(len(p)), m.size-off)]
-	n, err := m.src.ReadAt(want, off)
+	start, end, err := t.finder.NextData(off)
 	switch {
-	case n < len(want):
-		if err == nil || err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		if m.ctx.Err() != nil {
-			err = context.Cause(m.ctx)
-		}
-		return n, formats.ReadFailed(name, off+int64(n), "the disk", err)
-	case n < len(p):
-		return n, io.EOF
+	case err != nil:
+		return data, formats.ReadFailed(name, off, "where data lies", err)
+	case start < off || end > t.size || end <= start && start < t.size:
+		return data, nil // impossible: data is the safe answer
+	case start > off:
+		return mapped.Run{Kind: mapped.Zero, Length: start - off}, nil
 	}
-	return n, nil
+	data.Length = end - off
+	return data, nil
 }
 
-func (m *image) Extents(ctx context.Context) iter.Seq2[formats.Extent, error] {
-	return func(yield func(formats.Extent, error) bool) {
-		finder, ok := m.src.(formats.HoleFinder)
-		for off := int64(0); off < m.size; {
-			for _, c := range []context.Context{m.ctx, ctx} {
-				if c.Err() != nil {
-					yield(formats.Extent{}, context.Cause(c))
-					return
-				}
-			}
-			start, end := off, m.size
-			if ok {
-				var err error
-				if start, end, err = finder.NextData(off); err != nil {
-					yield(formats.Extent{}, formats.ReadFailed(name, off, "where data lies", err))
-					return
-				}
-				if start < off || end > m.size || end <= start && start < m.size {
-					start, end = off, m.size // impossible: data is the safe answer
-				}
-			}
-			if start > off && !yield(formats.Extent{Offset: off, Length: start - off, Zero: true, HostOffset: -1}, nil) {
-				return
-			}
-			if end > start && !yield(formats.Extent{Offset: start, Length: end - start, HostOffset: start}, nil) {
-				return
-			}
-			off = end
-		}
-	}
-}
+// Decode is never called: nothing is encoded.
+func (t table) Decode([]byte, int64, mapped.Run) error { return errors.ErrUnsupported }

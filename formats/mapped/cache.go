@@ -1,11 +1,11 @@
-package qcow2
+package mapped
 
 import "sync"
 
-// cache keeps the results of load for the keys asked for lately. It is safe for concurrent use:
+// Cache keeps the results of load for the keys asked for lately. It is safe for concurrent use:
 // whoever asks for a key that another goroutine is loading waits for that load instead of repeating
 // it. Results are never written to again, so one that was evicted stays valid for those who hold it.
-type cache struct {
+type Cache struct {
 	load func(key int64) ([]byte, error)
 
 	mu      sync.Mutex
@@ -16,19 +16,19 @@ type cache struct {
 
 type entry struct {
 	key  int64
-	used bool // since the clock's hand passed last; guarded by cache.mu
+	used bool // since the clock's hand passed last; guarded by Cache.mu
 	once sync.Once
 	p    []byte
 	err  error
 }
 
-// newCache returns a cache of n entries.
-func newCache(n int, load func(int64) ([]byte, error)) *cache {
-	return &cache{load: load, entries: make(map[int64]*entry), ring: make([]*entry, n)}
+// NewCache returns a cache of n entries.
+func NewCache(n int, load func(int64) ([]byte, error)) *Cache {
+	return &Cache{load: load, entries: make(map[int64]*entry), ring: make([]*entry, n)}
 }
 
-// get returns load(key). Failures are not kept.
-func (c *cache) get(key int64) ([]byte, error) {
+// Get returns load(key). Failures are not kept.
+func (c *Cache) Get(key int64) ([]byte, error) {
 	c.mu.Lock()
 	e := c.entries[key]
 	if e == nil {
@@ -47,7 +47,7 @@ func (c *cache) get(key int64) ([]byte, error) {
 }
 
 // victim empties a place in the ring and returns it.
-func (c *cache) victim() **entry {
+func (c *Cache) victim() **entry {
 	for {
 		place := &c.ring[c.hand]
 		c.hand = (c.hand + 1) % len(c.ring)
@@ -64,7 +64,7 @@ func (c *cache) victim() **entry {
 }
 
 // drop forgets e, so that its key is loaded anew.
-func (c *cache) drop(e *entry) {
+func (c *Cache) drop(e *entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.entries[e.key] == e {

@@ -1,4 +1,4 @@
-package qcow2
+package mapped
 
 import (
 	"encoding/binary"
@@ -12,10 +12,10 @@ func keyBytes(key int64) []byte { return binary.BigEndian.AppendUint64(nil, uint
 
 func TestCacheIsBounded(t *testing.T) {
 	loads := 0
-	c := newCache(8, func(key int64) ([]byte, error) { loads++; return keyBytes(key), nil })
+	c := NewCache(8, func(key int64) ([]byte, error) { loads++; return keyBytes(key), nil })
 	for round := range int64(3) {
 		for key := range int64(100) {
-			if p, err := c.get(key); err != nil || string(p) != string(keyBytes(key)) {
+			if p, err := c.Get(key); err != nil || string(p) != string(keyBytes(key)) {
 				t.Fatalf("round %d, key %d: %x, %v", round, key, p, err)
 			}
 			if len(c.entries) > 8 {
@@ -26,7 +26,7 @@ func TestCacheIsBounded(t *testing.T) {
 	loads = 0
 	for range 10 {
 		for key := range int64(7) {
-			c.get(key)
+			c.Get(key)
 		}
 	}
 	if loads > 7 {
@@ -40,7 +40,7 @@ func TestCacheLoadsOnce(t *testing.T) {
 	var loads atomic.Int64
 	var ready sync.WaitGroup
 	ready.Add(readers)
-	c := newCache(4, func(key int64) ([]byte, error) {
+	c := NewCache(4, func(key int64) ([]byte, error) {
 		loads.Add(1)
 		ready.Wait() // until everybody has asked or is about to
 		return keyBytes(key), nil
@@ -49,7 +49,7 @@ func TestCacheLoadsOnce(t *testing.T) {
 	for range readers {
 		wg.Go(func() {
 			ready.Done()
-			if p, err := c.get(5); err != nil || string(p) != string(keyBytes(5)) {
+			if p, err := c.Get(5); err != nil || string(p) != string(keyBytes(5)) {
 				t.Errorf("%x, %v", p, err)
 			}
 		})
@@ -63,19 +63,19 @@ func TestCacheLoadsOnce(t *testing.T) {
 func TestCacheForgetsFailures(t *testing.T) {
 	broken := errors.New("broken")
 	fail := true
-	c := newCache(2, func(key int64) ([]byte, error) {
+	c := NewCache(2, func(key int64) ([]byte, error) {
 		if fail {
 			return nil, broken
 		}
 		return keyBytes(key), nil
 	})
 	for range 5 {
-		if _, err := c.get(1); err != broken {
+		if _, err := c.Get(1); err != broken {
 			t.Fatalf("%v", err)
 		}
 	}
 	fail = false
-	if p, err := c.get(1); err != nil || string(p) != string(keyBytes(1)) {
+	if p, err := c.Get(1); err != nil || string(p) != string(keyBytes(1)) {
 		t.Errorf("%x, %v", p, err)
 	}
 	if len(c.entries) != 1 {
@@ -85,7 +85,7 @@ func TestCacheForgetsFailures(t *testing.T) {
 
 // TestCacheCrowd: a cache far smaller than its readers' needs gives everybody the right bytes.
 func TestCacheCrowd(t *testing.T) {
-	c := newCache(3, func(key int64) ([]byte, error) {
+	c := NewCache(3, func(key int64) ([]byte, error) {
 		if key%7 == 0 {
 			return nil, errors.New("broken")
 		}
@@ -96,7 +96,7 @@ func TestCacheCrowd(t *testing.T) {
 		wg.Go(func() {
 			for i := range int64(2000) {
 				key := (i*g + i) % 20
-				p, err := c.get(key)
+				p, err := c.Get(key)
 				if (err != nil) != (key%7 == 0) || err == nil && string(p) != string(keyBytes(key)) {
 					t.Errorf("key %d: %x, %v", key, p, err)
 				}

@@ -1,0 +1,105 @@
+package mapped_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"testing"
+
+	"imgferry/formats"
+	"imgferry/formats/formatstest"
+	"imgferry/formats/mapped"
+	"imgferry/formats/raw"
+)
+
+// table maps fixed runs.
+type table []mapped.Run
+
+func (t table) Map(off, limit int64) (mapped.Run, error) {
+	for _, r := range t {
+		if off < r.Length {
+			r.Host, r.Length = r.Host+off, r.Length-off
+			return r, nil
+		}
+		off -= r.Length
+	}
+	return mapped.Run{}, errors.New("the test's table is too short")
+}
+
+func (t table) Decode(p []byte, off int64, r mapped.Run) error {
+	copy(p, bytes.Repeat(r.Entries, len(p)))
+	return nil
+}
+
+// layers is a disk of 10 bytes over a raw disk of 6 bytes, with a second file.
+func layers(t *testing.T, ctx context.Context) formats.Image {
+	t.Helper()
+	below, err := raw.Format().Open(ctx, formatstest.NewSource([]byte("below!")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := mapped.NewReader(ctx, "test", formatstest.NewSource([]byte("own")))
+	m := mapped.New(mapped.Config{
+		Reader: r, Size: 10, Below: below, BelowName: "base",
+		Files: []mapped.File{{Name: "other", Reader: r.Sibling(formatstest.NewSource([]byte("other")))}},
+		Table: table{
+			{Kind: mapped.Data, Length: 1, Host: 2},
+			{Kind: mapped.Hole, Length: 1},
+			{Kind: mapped.Zero, Length: 1},
+			{Kind: mapped.Encoded, Length: 1, Entries: []byte("z")},
+			{Kind: mapped.Data, Length: 1, Host: 3, File: 1},
+			{Kind: mapped.Hole, Length: 2},
+			{Kind: mapped.Hole, Length: 3},
+		},
+	})
+	t.Cleanup(func() { m.Close() })
+	return m
+}
+
+func TestLayers(t *testing.T) {
+	m := layers(t, context.Background())
+	const want = "ne\x00ze!\x00\x00\x00\x00"
+	for off := range int64(10) {
+		p := make([]byte, 20)
+		n, err := m.ReadAt(p, off)
+		if err != io.EOF || string(p[:n]) != want[off:] {
+			t.Errorf("%q, %v; want %q", p[:n], err, want[off:])
+		}
+	}
+	var got []formats.Extent
+	for e, err := range m.Extents(context.Background()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, e)
+	}
+	if extents := []formats.Extent{
+		{Offset: 0, Length: 1, HostOffset: 2},
+		{Offset: 1, Length: 1, HostOffset: 1, File: "base", Depth: 1},
+		{Offset: 2, Length: 1, HostOffset: -1, Zero: true},
+		{Offset: 3, Length: 1, HostOffset: -1, Compressed: true},
+		{Offset: 4, Length: 1, HostOffset: 3, File: "other"},
+		{Offset: 5, Length: 1, HostOffset: 5, File: "base", Depth: 1},
+		{Offset: 6, Length: 4, HostOffset: -1, Zero: true, Absent: true},
+	}; !slices.Equal(got, extents) {
+		t.Errorf("%+v,\nwant %+v", got, extents)
+	}
+}
+
+func TestClose(t *testing.T) {
+	m := layers(t, context.Background())
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.ReadAt(make([]byte, 1), 1); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("read after close: %v", err)
+	}
+	for _, err := range m.Extents(context.Background()) {
+		if err == nil {
+			t.Error("extents after close")
+		}
+	}
+}
