@@ -97,9 +97,19 @@ func (e *JobError) Error() string {
 	return s
 }
 
-// WaitError is a wait that ended before its job did. The job goes on: wait again with the same id.
+// ImageError is an image that will never be active: its import failed, or somebody deleted it.
+type ImageError struct{ ID, Status string }
+
+// Error returns one sentence.
+func (e *ImageError) Error() string {
+	return fmt.Sprintf("image %s is %s: it will not become usable", e.ID, e.Status)
+}
+
+// WaitError is a wait that ended before its job did, or before an image was active. What was waited
+// for goes on: wait again with the same id.
 type WaitError struct {
-	JobID string
+	// JobID or ImageID is what was waited for, the other is "".
+	JobID, ImageID string
 	// Last is the job as last seen; its Status is "" if it was never seen.
 	Last Job
 	// Err is why waiting ended: the context's cause, or the last *APIError.
@@ -109,6 +119,9 @@ type WaitError struct {
 // Error returns one sentence that names the job.
 func (e *WaitError) Error() string {
 	s := "waiting for job " + e.JobID + " ended"
+	if e.JobID == "" {
+		s = "waiting for image " + e.ImageID + " ended"
+	}
 	if e.Last.Status != "" {
 		s += fmt.Sprintf(" while it was %s at %.0f %%", e.Last.Status, e.Last.Progress*100)
 	}

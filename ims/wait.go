@@ -34,14 +34,14 @@ func (c *Client) WaitJob(ctx context.Context, id string, w Wait) (Job, error) {
 	pause := min(firstPoll, w.Interval)
 	for seen := time.Now(); ; pause = min(2*pause, w.Interval) {
 		if err := sleep(ctx, pause); err != nil {
-			return last, &WaitError{id, last, err}
+			return last, &WaitError{JobID: id, Last: last, Err: err}
 		}
 		j, err := c.Job(ctx, id)
 		if err != nil {
 			var fail *APIError
 			transient := errors.As(err, &fail) && fail.Temporary
 			if ctx.Err() != nil || !transient || time.Since(seen) > maxOutage {
-				return last, &WaitError{id, last, err}
+				return last, &WaitError{JobID: id, Last: last, Err: err}
 			}
 			continue
 		}
@@ -54,6 +54,41 @@ func (c *Client) WaitJob(ctx context.Context, id string, w Wait) (Job, error) {
 			return j, nil
 		case JobFail:
 			return j, &JobError{j.ID, j.Code, j.Reason}
+		}
+	}
+}
+
+// WaitImage polls an image until it is active and returns it. If its import fails meanwhile (it is
+// killed, deleted or gone) the error is a *ImageError. w.Progress is not called. Waiting ends early as
+// WaitJob's does, with a *WaitError that names the image.
+func (c *Client) WaitImage(ctx context.Context, id string, w Wait) (Image, error) {
+	if w.Interval <= 0 {
+		w.Interval = defaultInterval
+	}
+	var last Image
+	pause := min(firstPoll, w.Interval)
+	for seen := time.Now(); ; pause = min(2*pause, w.Interval) {
+		img, err := c.Image(ctx, id)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return last, &ImageError{id, StatusDeleted}
+		case err != nil:
+			var fail *APIError
+			transient := errors.As(err, &fail) && fail.Temporary
+			if ctx.Err() != nil || !transient || time.Since(seen) > maxOutage {
+				return last, &WaitError{ImageID: id, Err: err}
+			}
+		default:
+			seen, last = time.Now(), img
+			switch img.Status {
+			case StatusActive:
+				return img, nil
+			case StatusKilled, StatusDeleted:
+				return img, &ImageError{id, img.Status}
+			}
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return last, &WaitError{ImageID: id, Err: err}
 		}
 	}
 }

@@ -36,7 +36,9 @@ type Bucket interface {
 // ImageService makes images from objects.
 type ImageService interface {
 	QuickImport(ctx context.Context, r ims.QuickImportRequest) (jobID string, err error)
+	Job(ctx context.Context, id string) (ims.Job, error)
 	WaitJob(ctx context.Context, jobID string, w ims.Wait) (ims.Job, error)
+	WaitImage(ctx context.Context, id string, w ims.Wait) (ims.Image, error)
 	Image(ctx context.Context, id string) (ims.Image, error)
 	Images(ctx context.Context, filter url.Values) ([]ims.Image, error)
 }
@@ -107,6 +109,8 @@ type Push struct {
 	Overwrite bool
 	// DeleteObject removes the object once the image is active.
 	DeleteObject bool
+	// NewImage registers another image even if there is one of this name and content.
+	NewImage bool
 	// NoWait returns when the import job has started.
 	NoWait bool
 	// Bitmap is the block bitmap to send with a raw disk; nil makes one.
@@ -125,6 +129,12 @@ type Push struct {
 	// Wait tunes the waiting for the import job, WaitTimeout bounds it; 0: no bound.
 	Wait        ims.Wait
 	WaitTimeout time.Duration
+	// StateDir is where notes on registrations are kept, so that a run that was killed in the middle
+	// of one is taken up; "": none are. Account tells clouds and projects apart in them.
+	StateDir, Account string
+	// Settle is how long a request to register, whose answer was lost, may take to show in the list
+	// of images; 0 is 45 seconds.
+	Settle time.Duration
 	// Notice is told, one sentence at a time, what the user may want to know; nil: nobody is.
 	Notice func(string)
 	// Progress is counted up, if not nil.
@@ -157,6 +167,8 @@ type Report struct {
 	MinDisk     int   `json:"min_disk"`
 	// Reused says that the object was there already, with the same content.
 	Reused bool `json:"reused"`
+	// Adopted says that an image of this name and content was there, or on its way, already.
+	Adopted bool `json:"existing_image"`
 	// ObjectDeleted says that DeleteObject was carried out.
 	ObjectDeleted bool `json:"object_deleted,omitempty"`
 }
@@ -211,6 +223,9 @@ func (p Push) Run(ctx context.Context) (Report, error) {
 	// The same for the image service: what it would refuse after hours of sending.
 	if _, err := p.Images.Images(ctx, url.Values{"limit": {"1"}}); err != nil {
 		return r, fmt.Errorf("nothing was sent, since the image service can't be used: %w", err)
+	}
+	if done, err := p.present(ctx, &r); done || err != nil {
+		return r, err
 	}
 	if err := p.name(ctx, size, &r); err != nil {
 		return r, err

@@ -62,6 +62,7 @@ func (c cloud) push(d pipeline.Disk) pipeline.Push {
 	return pipeline.Push{
 		Disk: d, Bucket: c.bucket, BucketName: c.box.Bucket(), Images: c.images,
 		Name: "disk", Format: pipeline.ZVHD2, OSVersion: "Other Linux(64 bit)", Type: limits.TypeECS,
+		NewImage: true, // most tests are about the object
 	}
 }
 

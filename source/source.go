@@ -1,5 +1,4 @@
-// Package source is where the bytes of an image come from. Today that is a local file or a block
-// device.
+// Package source is where the bytes of an image come from: a local file or a block device.
 //
 // It knows nothing of image formats: its File satisfies the interfaces that package formats
 // declares (Source and HoleFinder) by its methods alone. It never writes, and never follows a name
@@ -41,16 +40,39 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := newFile(f, path)
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return s, nil
+	return newFile(f, path)
 }
 
-// newFile takes ownership of f only if it returns no error.
-func newFile(f *os.File, path string) (*File, error) {
+// OpenIn opens the regular file called name in root, which a file that nobody vouches for may have
+// chosen: whatever leads out of root is refused, also by way of symbolic links, and so is a device.
+// path is how messages call it.
+func OpenIn(root *os.Root, name, path string) (*File, error) {
+	fi, err := root.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := root.OpenFile(name, openFlags, 0)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newFile(f, path)
+	if err == nil && s.device {
+		s.Close()
+		return nil, fmt.Errorf("%s is not a regular file", path) // it took the file's place meanwhile
+	}
+	return s, err
+}
+
+// newFile takes ownership of f.
+func newFile(f *os.File, path string) (_ *File, err error) {
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -110,6 +132,26 @@ func (s *File) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// Path is the name that it was opened by.
+func (s *File) Path() string { return s.path }
+
+// Same reports whether both are the same file, by whatever names.
+func (s *File) Same(other *File) bool {
+	a, errA := s.f.Stat()
+	b, errB := other.f.Stat()
+	return errA == nil && errB == nil && os.SameFile(a, b)
+}
+
+// Allocated is how many bytes the file takes in its file system, or its size where that can't be
+// told.
+func (s *File) Allocated() int64 {
+	fi, err := s.f.Stat()
+	if err != nil || s.device {
+		return s.size
+	}
+	return allocated(fi)
+}
+
 // Close closes the file; later reads fail with an error that is os.ErrClosed.
 func (s *File) Close() error { return s.f.Close() }
 
@@ -122,7 +164,8 @@ func (s *File) Size() int64 { return s.size }
 func (s *File) Identity() string { return s.id.String() }
 
 // Changed reports whether the open file's identity differs from the one at Open: then the bytes
-// may have changed meanwhile. Where the system keeps a change time, renaming, linking or removing
+// may have changed meanwhile. Of a block device, Linux counts the writes. Where the system keeps a
+// file's change time, renaming, linking or removing
 // the file counts too; whoever replaces a file by renaming another over it is found out by that.
 func (s *File) Changed() (bool, error) {
 	fi, err := s.f.Stat()

@@ -13,13 +13,15 @@ import (
 	"imgferry/formats"
 	"imgferry/formats/all"
 	"imgferry/formats/zvhd2"
+	"imgferry/pipeline"
 )
 
 type convertCommand struct {
 	*app
-	sourceFormat, format string
-	digest, json, force  bool
-	workers              int
+	source              sourceFlags
+	format              string
+	digest, json, force bool
+	workers             int
 }
 
 func (a *app) convertCommand() *cobra.Command {
@@ -39,7 +41,7 @@ there before. Zeros become holes in a raw file, and are left out of a ZVHD2 file
 	}
 	f := cmd.Flags()
 	f.StringVarP(&c.format, "output-format", "O", "", "target format: raw or zvhd2")
-	f.StringVarP(&c.sourceFormat, "source-format", "f", "", "source format; default by content")
+	c.source.flags(cmd)
 	f.BoolVar(&c.force, "force", false, "write a raw file even if it begins like an image of another format")
 	f.BoolVar(&c.digest, "digest", false, "compute the content digest")
 	f.BoolVar(&c.json, "json", false, "print the result as JSON")
@@ -72,7 +74,7 @@ func (c *convertCommand) run(ctx context.Context, src, dst string) error {
 		return usagef("--workers takes 1 or more, or 0 for one per CPU")
 	}
 	start := time.Now()
-	img, err := open(ctx, src, c.sourceFormat)
+	img, err := c.source.open(ctx, src)
 	if err != nil {
 		return err
 	}
@@ -96,16 +98,16 @@ func (c *convertCommand) run(ctx context.Context, src, dst string) error {
 	defer out.Discard()
 	result, err := c.write(ctx, img, out)
 	if err != nil {
-		return fmt.Errorf("%s to %s: %w", src, dst, img.disk().Explain(ctx, err))
+		return fmt.Errorf("%s to %s: %w", src, dst, img.Disk().Explain(ctx, err))
 	}
-	if err := img.disk().Unchanged(); err != nil {
+	if err := img.Disk().Unchanged(); err != nil {
 		return fmt.Errorf("%s: %w", src, err)
 	}
 	if err := out.Commit(); err != nil {
 		return err
 	}
 	r := converted{
-		Source: src, SourceFormat: img.format, Target: dst, Format: c.format, VirtualSize: img.Size(),
+		Source: src, SourceFormat: img.Format, Target: dst, Format: c.format, VirtualSize: img.Size(),
 		Blocks: result.Blocks.Len(), DataBlocks: result.Blocks.Count(), Seconds: time.Since(start).Seconds(),
 	}
 	if c.digest {
@@ -127,7 +129,7 @@ func (c *convertCommand) run(ctx context.Context, src, dst string) error {
 const convertMemory = 160 << 20
 
 // write writes the disk while its progress is shown.
-func (c *convertCommand) write(ctx context.Context, img *opened, out *convert.File) (convert.Result, error) {
+func (c *convertCommand) write(ctx context.Context, img *pipeline.Opened, out *convert.File) (convert.Result, error) {
 	var p convert.Progress
 	stop := c.watch(func() snapshot {
 		return snapshot{read: p.Read.Load(), total: p.Total.Load()}

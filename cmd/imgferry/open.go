@@ -3,7 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+
+	"github.com/spf13/cobra"
 
 	"imgferry/formats"
 	"imgferry/formats/all"
@@ -11,61 +12,59 @@ import (
 	"imgferry/source"
 )
 
-// opened is an image with its source. Close closes both.
-type opened struct {
-	formats.Image
+// sourceFlags say how to open disk images.
+type sourceFlags struct {
 	format string
-	file   *source.File
+	opener pipeline.Opener
 }
 
-// open opens the image at path. format "" detects it by content.
-func open(ctx context.Context, path, format string) (*opened, error) {
-	src, f, err := detect(path, format)
-	if err != nil {
+// formatFlag is for commands that look at one file only.
+func (s *sourceFlags) formatFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&s.format, "source-format", "f", "", "format; default by content")
+}
+
+// flags are for commands that read disks.
+func (s *sourceFlags) flags(cmd *cobra.Command) {
+	s.formatFlag(cmd)
+	s.chainFlags(cmd)
+	cmd.Flags().StringVarP(&s.opener.Snapshot, "snapshot", "l", "", "read the internal snapshot of this name or id")
+}
+
+// chainFlags are for commands that follow the names in an image.
+func (s *sourceFlags) chainFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVar(&s.opener.Allow, "allow-backing", nil, "`DIR` whose files the image may name as its backing file, parent, data file or extents; may be repeated")
+	f.StringVar(&s.opener.BackingFormat, "backing-format", "", "format of backing files for which the image names none")
+}
+
+// open opens the disk image at path, with the files it names as far as they are allowed.
+func (s *sourceFlags) open(ctx context.Context, path string) (*pipeline.Opened, error) {
+	if err := s.check(); err != nil {
 		return nil, err
 	}
-	img, err := f.Open(ctx, src, nil)
-	if err != nil {
-		src.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return &opened{img, f.Name, src}, nil
+	return s.opener.Open(ctx, path, s.format)
 }
 
-// detect opens the file at path and finds its format.
-func detect(path, format string) (*source.File, formats.Format, error) {
-	table := all.Table()
-	var f formats.Format
-	var err error
-	if format != "" {
-		if f, err = formats.ByName(table, format); err != nil {
-			return nil, f, &usageError{err}
-		}
+// detect opens the file at path alone and finds its format.
+func (s *sourceFlags) detect(path string) (*source.File, formats.Format, error) {
+	if err := s.check(); err != nil {
+		return nil, formats.Format{}, err
 	}
-	src, err := source.Open(path)
-	if err != nil {
-		return nil, f, err
-	}
-	if format == "" {
-		f, err = formats.Detect(table, src)
-	} else if f.Name != "raw" {
-		// What the user says is checked; only raw can be anything.
-		var ok bool
-		if ok, err = f.Probe(src); err == nil && !ok {
-			err = formats.Corrupt(f.Name, 0, "the file is no %s image", f.Name)
-		}
-	}
-	if err != nil {
-		src.Close()
-		if errors.Is(err, formats.ErrUnknown) {
-			err = fmt.Errorf("the format is not known: say --source-format raw if it is a raw disk")
-		}
-		return nil, f, fmt.Errorf("%s: %w", path, err)
-	}
-	return src, f, nil
+	return s.opener.Detect(path, s.format)
 }
 
-// disk is the image as pipeline takes it.
-func (o *opened) disk() pipeline.Disk {
-	return pipeline.Disk{Image: o.Image, Format: o.format, Changed: o.file.Changed}
+// check refuses formats that there are not, and fills in those there are.
+func (s *sourceFlags) check() error {
+	s.opener.Table = all.Table()
+	var errs []error
+	for _, name := range []string{s.format, s.opener.BackingFormat} {
+		if name != "" {
+			_, err := formats.ByName(s.opener.Table, name)
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &usageError{err}
+	}
+	return nil
 }

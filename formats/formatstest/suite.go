@@ -36,6 +36,8 @@ type Case struct {
 	// Resolver opens what the image names; nil refuses. With one, extents of other files are not
 	// compared with Image.
 	Resolver formats.Resolver
+	// Faulty says that Check finds something, although the disk can be read.
+	Faulty bool
 	// AnyCut says that a shortened image file may be a valid image (raw). Otherwise a cut must be
 	// an error or change nothing.
 	AnyCut bool
@@ -66,7 +68,7 @@ func Run(t *testing.T, f formats.Format, cases []Case) {
 			}{
 				{"info", s.info}, {"content", s.content}, {"edges", s.edges}, {"extents", s.extents},
 				{"concurrent", s.concurrent}, {"cancel", s.cancel}, {"close", s.close}, {"close during reads", s.closeDuringReads},
-				{"ownership", s.ownership}, {"broken source", s.brokenSource}, {"cut", s.cut},
+				{"ownership", s.ownership}, {"broken source", s.brokenSource}, {"cut", s.cut}, {"check", s.check},
 			} {
 				t.Run(sub.name, sub.run)
 			}
@@ -486,5 +488,46 @@ func expectOneError(t *testing.T, extents func(context.Context) iter.Seq2[format
 	}
 	if n != 1 {
 		t.Errorf("extents yielded %d times, want one error", n)
+	}
+}
+
+// check finds nothing in a good image, keeps its hands off the source, and tells a broken disk from
+// a broken image.
+func (s suite) check(t *testing.T) {
+	if s.f.Check == nil {
+		t.Skip("the format has no structure to check")
+	}
+	src := &memory{p: s.c.Image}
+	found := 0
+	checked, err := s.f.Check(context.Background(), src, func(f formats.Finding) {
+		if found++; !s.c.Faulty {
+			t.Errorf("found %+v", f)
+		}
+	})
+	if err != nil || (found > 0) != s.c.Faulty {
+		t.Errorf("%d findings, %v", found, err)
+	}
+	if c := checked; c.Allocated < 0 || c.Allocated > c.Clusters || c.Compressed > c.Allocated || c.Fragmented > c.Allocated || c.End < 0 {
+		t.Errorf("%+v can't be", c)
+	}
+	if n := src.closes.Load(); n != 0 {
+		t.Errorf("closed the source %d times", n)
+	}
+	quiet := func(formats.Finding) {}
+	done, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := s.f.Check(done, NewSource(s.c.Image), quiet); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that had ended: %v", err)
+	}
+	for failAt := int64(1); failAt < 1<<20; failAt += 1 + failAt/4 {
+		src := &memory{p: s.c.Image, failAt: failAt}
+		if _, err := s.f.Check(context.Background(), src, quiet); err == nil {
+			if n := src.reads.Load(); n >= failAt {
+				t.Errorf("read %d of %d failed, and nobody noticed", failAt, n)
+			}
+			break
+		} else {
+			s.expectDiskError(t, failAt, err)
+		}
 	}
 }

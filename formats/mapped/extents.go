@@ -43,21 +43,25 @@ func follows(a, b formats.Extent) bool {
 	return b == want
 }
 
-// belowWalk goes through the extents of the disk below, forward only.
+// belowWalk goes through the extents of the disk below.
 type belowWalk struct {
 	m    *image
-	next func() (formats.Extent, error, bool)
-	stop func()
-	e    formats.Extent // the run reached
+	walk *formats.Walk // nil: there is no disk below
 }
 
-// walkBelow starts a walk; it must be stopped. Nothing is read before the first hole.
+// walkBelow starts a walk; it must be stopped.
 func (m *image) walkBelow(ctx context.Context) *belowWalk {
-	w := &belowWalk{m: m, stop: func() {}}
+	w := &belowWalk{m: m}
 	if m.Below != nil {
-		w.next, w.stop = iter.Pull2(m.Below.Extents(ctx))
+		w.walk = formats.NewWalk(ctx, m.Below)
 	}
 	return w
+}
+
+func (w *belowWalk) stop() {
+	if w.walk != nil {
+		w.walk.Stop()
+	}
 }
 
 // cover yields what lies below [off, end), and reports whether the walk goes on.
@@ -79,29 +83,18 @@ func (w *belowWalk) cover(off, end int64, yield func(formats.Extent, error) bool
 
 // at returns the run at off as it is seen from above.
 func (w *belowWalk) at(off int64) (formats.Extent, error) {
-	for w.next != nil && w.e.Offset+w.e.Length <= off {
-		e, err, ok := w.next()
-		if err != nil {
-			return e, err
-		}
-		if !ok {
-			w.next = nil // the disk below is shorter
-			break
-		}
-		w.e = e
+	// As qemu-img has it: what no disk below covers is zeros of this layer's.
+	nothing := formats.Extent{Offset: off, Length: w.m.Size() - off, Zero: true, Absent: true, HostOffset: -1}
+	if w.walk == nil {
+		return nothing, nil
 	}
-	if w.next == nil {
-		// As qemu-img has it: what a short disk below leaves open is zeros of this layer's.
-		return formats.Extent{Offset: off, Length: w.m.Size() - off, Zero: true, Absent: true, HostOffset: -1}, nil
+	e, ok, err := w.walk.At(off)
+	if !ok || err != nil {
+		return nothing, err
 	}
-	e, skip := w.e, off-w.e.Offset
-	e.Offset, e.Length = off, e.Length-skip
 	e.Depth++
-	if e.HostOffset >= 0 {
-		e.HostOffset += skip
-		if e.File == "" {
-			e.File = w.m.BelowName
-		}
+	if e.HostOffset >= 0 && e.File == "" {
+		e.File = w.m.BelowName
 	}
 	return e, nil
 }

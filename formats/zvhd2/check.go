@@ -2,6 +2,7 @@ package zvhd2
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -10,6 +11,45 @@ import (
 
 	"golang.org/x/sync/errgroup"
 )
+
+// structure is formats.Format's Check: footers, index and bitmap, and the frame of every chunk.
+// Payloads are not read: Check decodes them.
+func structure(ctx context.Context, src formats.Source, found func(formats.Finding)) (formats.Checked, error) {
+	var checked formats.Checked
+	// note makes a finding of what the image is to blame for.
+	note := func(err error) error {
+		var fault *formats.Error
+		if !errors.As(err, &fault) || !errors.Is(err, formats.ErrCorrupt) {
+			return err
+		}
+		found(formats.Finding{Offset: fault.Offset, What: fault.What})
+		return nil
+	}
+	t, index, err := load(ctx, src)
+	if err != nil {
+		return checked, note(err)
+	}
+	checked = formats.Checked{
+		Clusters: int64(t.maxBlocks), Allocated: int64(t.stored), Compressed: int64(t.stored), End: src.Size(),
+	}
+	var head [chunkHeadSize]byte
+	var postfix [len(chunkPostfix)]byte
+	for k, c := range index[:len(index)-1] {
+		length := index[k+1].pos() - c.pos()
+		if err := read(ctx, src, head[:], c.pos(), "a chunk's head"); err != nil {
+			return checked, err
+		}
+		if err := read(ctx, src, postfix[:], c.pos()+length-int64(len(postfix)), "a chunk's end"); err != nil {
+			return checked, err
+		}
+		if _, err := checkFrame(head[:], postfix[:], length, c.pos(), c.block); err != nil {
+			if err := note(err); err != nil {
+				return checked, err
+			}
+		}
+	}
+	return checked, nil
+}
 
 // Check does what opening does and then decodes every stored block, with that many workers (at least
 // one): it proves that the whole file can be read. A stored block of zeros is legal, bytes behind

@@ -43,25 +43,38 @@ func appendChunkHead(dst []byte, block, size uint32) []byte {
 // parseChunk returns the payload of chunk, the whole chunk of a block at file offset pos. Padding is
 // not looked at: the reference writer leaves garbage there.
 func parseChunk(chunk []byte, pos int64, block uint32) (payload []byte, err error) {
-	if len(chunk) < page || string(chunk[:offPayloadSize]) != chunkPrefix {
-		return nil, formats.Corrupt(name, pos, "chunk of block %d doesn't begin with %q", block, chunkPrefix)
+	if len(chunk) < page {
+		return nil, formats.Corrupt(name, pos, "chunk of block %d has %d bytes, less than a page", block, len(chunk))
 	}
-	size := int64(binary.LittleEndian.Uint32(chunk[offPayloadSize:]))
-	if size == 0 || chunkLen(size) != int64(len(chunk)) {
-		return nil, formats.Corrupt(name, pos+offPayloadSize, "payload of %d bytes in the chunk of %d bytes of block %d", size, len(chunk), block)
-	}
-	if n := binary.LittleEndian.Uint32(chunk[offBlock:]); n != block {
-		return nil, formats.Corrupt(name, pos+offBlock, "chunk says block %d where the index says block %d", n, block)
-	}
-	for i, v := range chunk[offChunkZeros:chunkHeadSize] {
-		if v != 0 {
-			return nil, formats.Corrupt(name, pos+offChunkZeros+int64(i), "chunk head of block %d is not zero where it must be", block)
-		}
-	}
-	if end := len(chunk) - len(chunkPostfix); string(chunk[end:]) != chunkPostfix {
-		return nil, formats.Corrupt(name, pos+int64(end), "chunk of block %d doesn't end with %q", block, chunkPostfix)
+	size, err := checkFrame(chunk[:chunkHeadSize], chunk[len(chunk)-len(chunkPostfix):], int64(len(chunk)), pos, block)
+	if err != nil {
+		return nil, err
 	}
 	return chunk[chunkHeadSize : chunkHeadSize+size], nil
+}
+
+// checkFrame checks the head and the postfix of the chunk of a block, length bytes long at file
+// offset pos, and returns the size of the payload.
+func checkFrame(head, postfix []byte, length, pos int64, block uint32) (size int64, err error) {
+	if string(head[:offPayloadSize]) != chunkPrefix {
+		return 0, formats.Corrupt(name, pos, "chunk of block %d doesn't begin with %q", block, chunkPrefix)
+	}
+	size = int64(binary.LittleEndian.Uint32(head[offPayloadSize:]))
+	if size == 0 || chunkLen(size) != length {
+		return 0, formats.Corrupt(name, pos+offPayloadSize, "payload of %d bytes in the chunk of %d bytes of block %d", size, length, block)
+	}
+	if n := binary.LittleEndian.Uint32(head[offBlock:]); n != block {
+		return 0, formats.Corrupt(name, pos+offBlock, "chunk says block %d where the index says block %d", n, block)
+	}
+	for i, v := range head[offChunkZeros:] {
+		if v != 0 {
+			return 0, formats.Corrupt(name, pos+offChunkZeros+int64(i), "chunk head of block %d is not zero where it must be", block)
+		}
+	}
+	if string(postfix) != chunkPostfix {
+		return 0, formats.Corrupt(name, pos+length-int64(len(chunkPostfix)), "chunk of block %d doesn't end with %q", block, chunkPostfix)
+	}
+	return size, nil
 }
 
 // decodeChunk decodes chunk, the whole chunk of a block at file offset pos, into dst, which has

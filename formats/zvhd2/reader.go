@@ -26,7 +26,7 @@ const name = "zvhd2"
 
 // Format returns ZVHD2 for the table of formats.
 func Format() formats.Format {
-	return formats.Format{Name: name, Probe: probe, Open: open, Info: info}
+	return formats.Format{Name: name, Probe: probe, Open: open, Info: info, Check: structure}
 }
 
 // probe looks for the cookie in the header and, should that be damaged, in the trailer.
@@ -173,7 +173,7 @@ func (im *image) Extents(ctx context.Context) iter.Seq2[formats.Extent, error] {
 			}
 			e := formats.Extent{Offset: off, HostOffset: -1}
 			if start := int64(im.index[k].block) * BlockSize; start > off {
-				e.Zero = true
+				e.Zero, e.Absent = true, true
 				off = min(start, im.size)
 			} else {
 				e.Compressed = true
