@@ -6,7 +6,7 @@ LDFLAGS = -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 5s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build test race fuzz bench check cross nightly
+.PHONY: build test race fuzz bench check cross conformance man nightly
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/imgferry ./cmd/imgferry
@@ -28,6 +28,7 @@ bench:
 check:
 	test -z "$$(gofmt -l .)"
 	$(GO) vet ./...
+	$(GO) vet -tags conformance ./conformance
 	$(GO) run $(STATICCHECK) ./...
 
 cross:
@@ -36,7 +37,11 @@ cross:
 		GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/imgferry-$$os-$$arch$$ext ./cmd/imgferry || exit 1; \
 	done; done
 
-# What takes too long for every change: large golden disks whole, and fuzzing by the minute.
-nightly:
+# Every kind of disk image that qemu-img writes, read here and there. Needs qemu-utils.
+conformance:
+	$(GO) test -tags conformance -count 1 -timeout 60m ./conformance
+
+# What takes too long for every change: all of the above whole, and fuzzing by the minute.
+nightly: conformance
 	IMGFERRY_LONG=1 $(GO) test -timeout 60m ./formats/...
 	$(MAKE) fuzz FUZZTIME=60s

@@ -40,7 +40,7 @@ func goList(t *testing.T, args ...string) []pkg {
 // unless they are rooms here.
 var mayImport = map[string][]string{
 	"cmd": {"pipeline", "convert", "upload", "upload/obs", "ims", "sandbox", "formats", "formats/all", "source",
-		"limits", "bitmap", "inflate"},
+		"limits", "profile", "bitmap", "inflate"},
 	"pipeline":    {"convert", "upload", "ims", "formats", "source", "limits", "bitmap", "inflate"},
 	"convert":     {"formats", "source", "limits", "bitmap", "inflate"},
 	"upload":      {"limits"},
@@ -51,8 +51,10 @@ var mayImport = map[string][]string{
 	"formats/all": {"formats"},
 	"source":      {"bitmap", "inflate"},
 	"limits":      {"bitmap", "inflate"},
+	"profile":     {},
 	"bitmap":      {},
 	"inflate":     {},
+	"conformance": {"pipeline", "convert", "formats", "formats/all", "source"},
 	"bench":       {"convert", "formats", "formats/all", "source", "bitmap"},
 }
 
@@ -125,7 +127,7 @@ func TestLibraries(t *testing.T) {
 	for _, want := range []string{
 		"github.com/minio/minio-go/v7", "github.com/klauspost/compress/zstd", "github.com/klauspost/compress/flate",
 		"github.com/schollz/progressbar/v3", "golang.org/x/sync/errgroup", "github.com/dustin/go-humanize",
-		"github.com/spf13/cobra",
+		"github.com/spf13/cobra", "github.com/spf13/cobra/doc", "go.yaml.in/yaml/v3",
 	} {
 		if !slices.Contains(deps, want) {
 			t.Errorf("imgferry does not use %s", want)
