@@ -73,7 +73,7 @@ func run(from string, size int64, pairs int, dir string) error {
 		rate := func(s []sample) float64 { return float64(len(data)) / 1e6 / median(walls(s)) }
 		fmt.Printf("%-38s %8.0f %8.0f %9.2f %9.2f %5.0f%% %d\n", c.name, rate(a), rate(b), median(cpus(a)), median(cpus(b)), 100*median(ratios), lost)
 	}
-	return nil
+	return programs(dir, disk, 3)
 }
 
 // pack fills a file with the regular files below from, one behind the other, until it has size

@@ -7,15 +7,18 @@ package all
 
 import (
 	"imgferry/formats"
+	"imgferry/formats/qcow"
 	"imgferry/formats/qcow2"
+	"imgferry/formats/qed"
 	"imgferry/formats/raw"
+	"imgferry/formats/vdi"
 	"imgferry/formats/zvhd2"
 )
 
 // Table returns the formats in the order in which they are to be probed. raw, which knows
 // everything, is last. The slice is the caller's.
 func Table() []formats.Format {
-	table := []formats.Format{zvhd2.Format(), qcow2.Format()}
+	table := []formats.Format{zvhd2.Format(), qcow2.Format(), qcow.Format(), qed.Format(), vdi.Format()}
 	for _, r := range recognised {
 		table = append(table, r.format())
 	}

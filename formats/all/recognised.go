@@ -29,12 +29,6 @@ const (
 // begins with boot code or zeros, doesn't have them by chance. ISO 9660 is not among them: hybrid
 // ISO files are raw disks, and so are written as they are.
 var recognised = []kind{
-	// QEMU, block/qcow.c: the magic of qcow2, and version 1.
-	{"qcow", "qcow (version 1) images", convertFirst, []mark{{0, "QFI\xfb\x00\x00\x00\x01"}}},
-	// QEMU, docs/interop/qed_spec.txt.
-	{"qed", "QED images", convertFirst, []mark{{0, "QED\x00"}}},
-	// QEMU, block/vdi.c: the signature 0xbeda107f behind 64 bytes of text.
-	{"vdi", "VirtualBox images", convertFirst, []mark{{64, "\x7f\x10\xda\xbe"}}},
 	// VMware, Virtual Disk Format 5.0: hosted sparse, ESX sparse, text descriptor; QEMU,
 	// block/vmdk.c: SEsparse.
 	{"vmdk", "VMDK images", convertFirst, []mark{

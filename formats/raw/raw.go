@@ -1,7 +1,8 @@
 // Package raw reads raw disks: files whose bytes are the disk's bytes.
 //
-// Everything is a raw disk, so this format comes last in a table of formats. The package never
-// looks at the bytes, and never turns a disk that was declared raw into another format.
+// Everything is a raw disk, so this format comes last in a table of formats. Info says what the first
+// bytes tell (a partition table, an ISO 9660 file system); nothing else looks at them, and a disk that
+// was declared raw never turns into another format.
 package raw
 
 import (
@@ -46,8 +47,11 @@ func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.
 	}), nil
 }
 
-func info(_ context.Context, src formats.Source) (formats.Info, error) {
-	return formats.Info{Format: name, VirtualSize: src.Size(), Problem: check(src)}, nil
+func info(ctx context.Context, src formats.Source) (formats.Info, error) {
+	in := formats.Info{Format: name, VirtualSize: src.Size(), Problem: check(src)}
+	var err error
+	in.Specific, err = content(ctx, src)
+	return in, err
 }
 
 // table is where a raw disk's data lies: where it always was.

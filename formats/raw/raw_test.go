@@ -193,3 +193,33 @@ func TestShrunk(t *testing.T) {
 		t.Errorf("%d, %v", n, err)
 	}
 }
+
+// TestInfoContent: what a disk holds is told by its first bytes.
+func TestInfoContent(t *testing.T) {
+	at := func(off int, s string) []byte {
+		p := make([]byte, 64<<10)
+		copy(p[off:], s)
+		return p
+	}
+	hybrid := at(32769, "CD001")
+	copy(hybrid[32808:], "DEBIAN 12 ")
+	copy(hybrid[510:], "\x55\xaa")
+	for _, c := range []struct {
+		p    []byte
+		want string
+	}{
+		{at(510, "\x55\xaa"), "[{partition table MBR}]"},
+		{at(512, "EFI PART"), "[{partition table GPT}]"},
+		{at(4096, "EFI PART"), "[{partition table GPT}]"},
+		{at(32769, "CD001"), "[{content ISO 9660 file system}]"},
+		{hybrid, "[{content ISO 9660 file system} {volume DEBIAN 12} {partition table MBR}]"},
+		{at(32768, "CD001"), "[]"},
+		{[]byte("short"), "[]"},
+		{hybrid[:32774], "[{content ISO 9660 file system} {partition table MBR}]"},
+	} {
+		in, err := raw.Format().Info(context.Background(), formatstest.NewSource(c.p))
+		if got := fmt.Sprint(in.Specific); err != nil || got != c.want {
+			t.Errorf("%s, %v; want %s", got, err, c.want)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// programs measures the whole program on a disk of 10 GiB that holds the file data somewhere in it:
+// wall and CPU time, and the peak of its memory.
+func programs(dir, data string, times int) error {
+	program := filepath.Join(dir, "imgferry")
+	if out, err := exec.Command("go", "build", "-o", program, "./cmd/imgferry").CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %v: %s", err, out)
+	}
+	disk, empty := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "empty.raw")
+	if err := spread(disk, data, 10<<30); err != nil {
+		return err
+	}
+	if err := spread(empty, "", 1<<40); err != nil {
+		return err
+	}
+	box, out := filepath.Join(dir, "sandbox"), filepath.Join(dir, "out.zvhd2")
+	fmt.Printf("\n%-38s %8s %9s %9s\n", "the program on a disk of 10 GiB", "wall s", "cpu s", "peak MiB")
+	for _, c := range []struct {
+		name string
+		args []string
+	}{
+		{"convert to zvhd2", []string{"convert", disk, out, "-O", "zvhd2"}},
+		{"convert to zvhd2 with digest", []string{"convert", disk, out, "-O", "zvhd2", "--digest"}},
+		{"digest", []string{"digest", disk}},
+		{"push --sandbox", []string{"push", "--sandbox", "--sandbox-data", box, "--new-image", "--overwrite", disk}},
+		{"an empty disk of 1 TiB to zvhd2", []string{"convert", empty, out, "-O", "zvhd2"}},
+	} {
+		var wall, cpu, peak []float64
+		for range times {
+			w, u, err := once(program, dir, c.args)
+			if err != nil {
+				return err
+			}
+			wall, cpu = append(wall, w.Seconds()), append(cpu, seconds(u.Utime)+seconds(u.Stime))
+			peak = append(peak, float64(u.Maxrss)/1024) // getrusage(2): KiB on Linux
+			if err := os.RemoveAll(box); err != nil {
+				return err
+			}
+		}
+		fmt.Printf("%-38s %8.2f %9.2f %9.0f\n", c.name, median(wall), median(cpu), median(peak))
+	}
+	return os.Remove(out)
+}
+
+// once runs the program with a home of its own.
+func once(program, home string, args []string) (time.Duration, *syscall.Rusage, error) {
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_STATE_HOME=", "XDG_CONFIG_HOME=")
+	start := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return 0, nil, fmt.Errorf("%v: %v: %s", args, err, out)
+	}
+	took := time.Since(start)
+	return took, cmd.ProcessState.SysUsage().(*syscall.Rusage), nil
+}
+
+func seconds(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
+
+// spread makes a sparse disk of size bytes with the file data in pieces of 64 MiB all over it; data
+// "" leaves it empty.
+func spread(name, data string, size int64) error {
+	out, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	if err := out.Truncate(size); err != nil {
+		return err
+	}
+	if data == "" {
+		return out.Close()
+	}
+	content, err := os.ReadFile(data)
+	if err != nil {
+		return err
+	}
+	const piece = 64 << 20
+	pieces := (len(content) + piece - 1) / piece
+	for i := range pieces {
+		p := content[i*piece : min((i+1)*piece, len(content))]
+		if _, err := out.WriteAt(p, size/int64(pieces)*int64(i)&^4095); err != nil {
+			return err
+		}
+	}
+	return out.Close()
+}

@@ -1,0 +1,111 @@
+package qed
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+
+	"imgferry/formats"
+)
+
+// Format returns the QED format.
+//
+// Open refuses unknown feature bits with formats.ErrUnsupported, and with formats.ErrNotAllowed a
+// backing file without a resolver or with a name that is no file name. An image whose need-check
+// bit is set opens: QEMU's read-only open does the same, and Info says Dirty.
+func Format() formats.Format {
+	return formats.Format{Name: name, Probe: probe, Open: open, Info: info, Check: check}
+}
+
+func probe(src formats.Source) (bool, error) {
+	var p [len(magic)]byte
+	if src.Size() < int64(len(p)) {
+		return false, nil
+	}
+	if err := formats.ReadFull(src, p[:], 0); err != nil {
+		return false, err
+	}
+	return string(p[:]) == magic, nil
+}
+
+// front is what the header's clusters say.
+type front struct {
+	header
+	backing string // the backing file's name, or ""
+}
+
+// readFront reads and checks the header and the backing file's name. The fields that could be read
+// are filled in even if there is an error.
+func readFront(ctx context.Context, src formats.Source) (front, error) {
+	var f front
+	p := make([]byte, min(headerLen, src.Size()))
+	err := readAt(ctx, src, p, 0, "the header")
+	if err != nil {
+		return f, err
+	}
+	if f.header, err = parseHeader(p); err != nil {
+		return f, err
+	}
+	if err := f.check(src.Size()); err != nil || f.features&featureBacking == 0 {
+		return f, err
+	}
+	p = make([]byte, f.backingSize)
+	if err := readAt(ctx, src, p, int64(f.backingOffset), "the backing file's name"); err != nil {
+		return f, err
+	}
+	f.backing = string(p)
+	if !plain(f.backing) {
+		return f, formats.NotAllowed(name, int64(f.backingOffset), "the backing file %q is not the name of a file", f.backing)
+	}
+	return f, nil
+}
+
+// plain reports whether s can only be a file name: QEMU takes what has a colon before the first
+// slash for a protocol ("nbd:unix:/socket", "json:{...}"), and C ends names at a zero byte.
+func plain(s string) bool {
+	i := strings.IndexAny(s, ":/")
+	return (i < 0 || s[i] == '/') && !strings.ContainsRune(s, 0)
+}
+
+// readAt fills p from src at off, unless ctx has ended.
+func readAt(ctx context.Context, src formats.Source, p []byte, off int64, what string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := formats.ReadFull(src, p, off); err != nil {
+		return formats.ReadFailed(name, off, what, err)
+	}
+	return nil
+}
+
+// refs lists the other files that the image needs.
+func (f *front) refs() []formats.Ref {
+	if f.backing == "" {
+		return nil
+	}
+	r := formats.Ref{Kind: formats.Backing, Name: f.backing}
+	if f.features&featureNoProbe != 0 {
+		r.Format = "raw"
+	}
+	return []formats.Ref{r}
+}
+
+func info(ctx context.Context, src formats.Source) (formats.Info, error) {
+	f, err := readFront(ctx, src)
+	if err != nil && !errors.Is(err, formats.ErrCorrupt) && !errors.Is(err, formats.ErrUnsupported) && !errors.Is(err, formats.ErrNotAllowed) {
+		return formats.Info{}, err
+	}
+	in := formats.Info{
+		Format:      name,
+		VirtualSize: int64(min(f.imageSize, math.MaxInt64)),
+		Dirty:       f.features&featureNeedCheck != 0,
+		Refs:        f.refs(),
+		Problem:     err,
+	}
+	if f.goodClusterSize() {
+		in.ClusterSize = f.cluster()
+		in.Specific = []formats.Property{{Name: "table size", Value: int64(f.tableSize)}}
+	}
+	return in, nil
+}
