@@ -30,7 +30,7 @@ func benchPieces() []formatstest.Piece {
 func BenchmarkReadAt(b *testing.B) {
 	pieces := benchPieces()
 	for _, r := range []recipe{
-		{name: "plain"}, {name: "plain", options: "cluster_size=4096"},
+		{name: "plain"}, {name: "plain", options: "cluster_size=4096"}, {name: "plain", options: "extended_l2=on"},
 		{name: "zlib", compress: true}, {name: "zlib", options: "cluster_size=2M", compress: true},
 		{name: "zstd", options: "compression_type=zstd", compress: true}, {name: "zstd", options: "compression_type=zstd,cluster_size=2M", compress: true},
 	} {
@@ -77,7 +77,7 @@ func BenchmarkSmallReads(b *testing.B) {
 
 // BenchmarkExtents walks tables: empty ones, and those of a preallocated disk.
 func BenchmarkExtents(b *testing.B) {
-	for _, c := range [][2]string{{"1T", "preallocation=off"}, {"100G", "preallocation=metadata"}} {
+	for _, c := range [][2]string{{"1T", "preallocation=off"}, {"100G", "preallocation=metadata"}, {"100G", "preallocation=metadata,extended_l2=on"}} {
 		b.Run(fmt.Sprint(c[0], " ", c[1]), func(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "disk.qcow2")
 			formatstest.Tool(b, "qemu-img", "create", "-f", "qcow2", "-o", c[1], path, c[0])
@@ -90,6 +90,22 @@ func BenchmarkExtents(b *testing.B) {
 					}
 				}
 				img.Close()
+			}
+		})
+	}
+}
+
+// BenchmarkCheck counts the references of a preallocated disk.
+func BenchmarkCheck(b *testing.B) {
+	for _, c := range [][2]string{{"1T", "preallocation=metadata"}, {"100G", "preallocation=metadata,cluster_size=16384"}} {
+		b.Run(fmt.Sprint(c[0], " ", c[1]), func(b *testing.B) {
+			path := filepath.Join(b.TempDir(), "disk.qcow2")
+			formatstest.Tool(b, "qemu-img", "create", "-f", "qcow2", "-o", c[1], path, c[0])
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, findings := checkFile(b, path); len(findings) > 0 {
+					b.Fatal(findings[0])
+				}
 			}
 		})
 	}

@@ -20,14 +20,14 @@ func (m *table) Decode(p []byte, off int64, r mapped.Run) error {
 				return err
 			}
 			n = int64(copy(p, whole[in:]))
-			entries = entries[8:]
+			entries = entries[1<<m.entryBits():]
 		} else {
 			count, err := m.decodeBatch(p, entries)
 			if err != nil {
 				return err
 			}
 			n = count * cs
-			entries = entries[count*8:]
+			entries = entries[count<<m.entryBits():]
 		}
 		p, off = p[n:], off+n
 	}
@@ -49,7 +49,7 @@ func (m *table) decodeBatch(p []byte, entries []byte) (count int64, err error) {
 	first := m.compressedAt(entries)
 	lo, hi := first.host, first.host+first.stored
 	for count = 1; (count+1)<<m.clusterBits <= int64(len(p)); count++ {
-		c := m.compressedAt(entries[count*8:])
+		c := m.compressedAt(entries[count<<m.entryBits():])
 		l, h := min(lo, c.host), max(hi, c.host+c.stored)
 		if h-l > batchBytes || c.host > hi+batchGap || c.host+c.stored < lo-batchGap {
 			break
@@ -58,7 +58,7 @@ func (m *table) decodeBatch(p []byte, entries []byte) (count int64, err error) {
 	}
 	err = m.file.With(lo, hi-lo, "compressed clusters", func(stored []byte) error {
 		for i := range count {
-			c := m.compressedAt(entries[i*8:])
+			c := m.compressedAt(entries[i<<m.entryBits():])
 			dst := p[i<<m.clusterBits : (i+1)<<m.clusterBits]
 			if err := m.decode(dst, stored[c.host-lo:][:c.stored]); err != nil {
 				return formats.Corrupt(name, c.host, "can't decompress a cluster: %v", err)

@@ -4,17 +4,20 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math"
+	"strings"
 
 	"imgferry/formats"
 )
 
 // Format returns the qcow2 format, versions 2 and 3.
 //
-// Open refuses, by name, what is not read: encryption, extended L2 entries and unknown incompatible
-// features (formats.ErrUnsupported), backing files and external data files (formats.ErrNotAllowed).
-// Info answers for all of these.
+// Open refuses, by name, what is not read: encryption and unknown incompatible features
+// (formats.ErrUnsupported), backing files and external data files without a Resolver, and with one
+// if their names are not those of files (formats.ErrNotAllowed). Info answers for all of these.
+// OpenSnapshot takes an id or else a name; ErrNoSnapshot if there is none.
 func Format() formats.Format {
-	return formats.Format{Name: name, Probe: probe, Open: open, Info: info}
+	return formats.Format{Name: name, Probe: probe, Open: open, OpenSnapshot: openSnapshot, Info: info, Check: check}
 }
 
 // probe leaves version 1, which shares the magic number, to qcow; an unknown later version is still
@@ -82,18 +85,26 @@ func readUpTo(ctx context.Context, src formats.Source, n int64) ([]byte, error) 
 	return p, nil
 }
 
-// check says whether the image can be read, as far as the first cluster tells.
-func (f *firstCluster) check(fileSize int64, res formats.Resolver) error {
+// check says whether the image can be read, as far as the first cluster tells, by who is allowed to
+// read the files it names.
+func (f *firstCluster) check(fileSize int64) error {
+	if err := f.checkNeeds(); err != nil {
+		return err
+	}
+	return f.checkL1(f.activeL1(), fileSize)
+}
+
+// checkNeeds refuses features that are not known, and names that are not to be followed.
+func (f *firstCluster) checkNeeds() error {
 	if err := f.checkFeatures(f.extensions); err != nil {
 		return err
 	}
-	if refs := f.refs(); len(refs) > 0 {
-		if res == nil {
-			return formats.NotAllowed(name, -1, "the disk needs the %s %q", refs[0].Kind, refs[0].Name)
+	for _, r := range f.refs() {
+		if err := checkName(r); err != nil {
+			return err
 		}
-		return formats.Unsupported(name, -1, "the disk needs the %s %q, which is not followed yet", refs[0].Kind, refs[0].Name)
 	}
-	return f.checkL1(fileSize)
+	return nil
 }
 
 // refs lists the other files that the image needs.
@@ -108,27 +119,58 @@ func (f *firstCluster) refs() []formats.Ref {
 	return refs
 }
 
-func info(ctx context.Context, src formats.Source) (formats.Info, error) {
-	f, err := readFirst(ctx, src)
+// checkName refuses what is not simply the name of a file: QEMU takes "json:" and whatever else has
+// a colon before its first slash for a protocol, and would go out to the network.
+func checkName(r formats.Ref) error {
+	i := strings.IndexAny(r.Name, ":/")
 	switch {
-	case err == nil:
-		err = f.check(src.Size(), nil)
-	case !errors.Is(err, formats.ErrCorrupt) && !errors.Is(err, formats.ErrUnsupported):
-		return formats.Info{}, err
+	case r.Name == "":
+		return formats.Unsupported(name, -1, "the image does not name its %s", r.Kind)
+	case strings.ContainsRune(r.Name, 0):
+		return formats.NotAllowed(name, -1, "the name %q of the %s has a zero byte", r.Name, r.Kind)
+	case i >= 0 && r.Name[i] == ':':
+		return formats.NotAllowed(name, -1, "the %s %q is not the name of a file, but of a protocol", r.Kind, r.Name)
+	}
+	return nil
+}
+
+func info(ctx context.Context, src formats.Source) (formats.Info, error) {
+	f, problem := readFirst(ctx, src)
+	switch {
+	case problem == nil:
+		problem = f.check(src.Size())
+	case !damage(problem):
+		return formats.Info{}, problem
 	}
 	in := formats.Info{
 		Format:      name,
-		VirtualSize: int64(min(f.size, 1<<63-1)),
+		VirtualSize: int64(min(f.size, math.MaxInt64)),
 		Encrypted:   f.cryptMethod != 0,
 		Dirty:       f.incompatible&featureDirty != 0,
 		Refs:        f.refs(),
 		Specific:    f.properties(),
-		Problem:     err,
+		Problem:     problem,
 	}
-	if f.clusterBits >= minClusterBits && f.clusterBits <= maxClusterBits {
-		in.ClusterSize = f.clusterSize()
+	if f.clusterBits < minClusterBits || f.clusterBits > maxClusterBits {
+		return in, nil
+	}
+	in.ClusterSize = f.clusterSize()
+	list, _, err := f.readSnapshots(ctx, src)
+	if err != nil && !damage(err) {
+		return formats.Info{}, err
+	}
+	for _, s := range list {
+		in.Snapshots = append(in.Snapshots, s.Snapshot)
+	}
+	if err != nil { // the disk itself can still be read
+		in.Specific = append(in.Specific, formats.Property{Name: "snapshot table", Value: err.Error()})
 	}
 	return in, nil
+}
+
+// damage tells what is wrong with an image from what went wrong while it was read.
+func damage(err error) bool {
+	return errors.Is(err, formats.ErrCorrupt) || errors.Is(err, formats.ErrUnsupported)
 }
 
 // codec names the compression type, or is "" if it is unknown.
@@ -153,26 +195,33 @@ func (f *firstCluster) compat() string {
 	return ""
 }
 
-// properties are named and ordered as in qemu-img info; "snapshots" is ours.
+// properties are named and ordered as in qemu-img info, which lists bitmaps where they are counted
+// here.
 func (f *firstCluster) properties() []formats.Property {
 	if f.compat() == "" {
 		return nil
 	}
-	list := []formats.Property{
-		{Name: "compat", Value: f.compat()},
-		{Name: "compression type", Value: f.codec()},
+	var list []formats.Property
+	add := func(name string, value any) { list = append(list, formats.Property{Name: name, Value: value}) }
+	add("compat", f.compat())
+	add("compression type", f.codec())
+	if f.version == 3 {
+		add("lazy refcounts", f.compatible&compatLazyRefcounts != 0)
+	}
+	if b, err := parseBitmapsExtension(f.bitmaps); err == nil && f.autoclear&autoclearBitmaps != 0 {
+		add("bitmaps", int64(b.count))
+	}
+	add("refcount bits", int64(1)<<min(f.refcountOrder, maxRefcountOrder))
+	if cipher := map[uint32]string{cryptAES: "aes", cryptLUKS: "luks"}[f.cryptMethod]; cipher != "" {
+		add("encrypt", cipher)
+	}
+	if f.incompatible&featureDataFile != 0 {
+		add("data file", f.dataFile)
+		add("data file raw", f.autoclear&autoclearRawData != 0)
 	}
 	if f.version == 3 {
-		list = append(list, formats.Property{Name: "lazy refcounts", Value: f.compatible&compatLazyRefcounts != 0})
-	}
-	list = append(list, formats.Property{Name: "refcount bits", Value: int64(1) << min(f.refcountOrder, maxRefcountOrder)})
-	if f.version == 3 {
-		list = append(list,
-			formats.Property{Name: "corrupt", Value: f.incompatible&featureCorrupt != 0},
-			formats.Property{Name: "extended l2", Value: f.incompatible&featureExtendedL2 != 0})
-	}
-	if f.snapshots > 0 {
-		list = append(list, formats.Property{Name: "snapshots", Value: int64(f.snapshots)})
+		add("corrupt", f.incompatible&featureCorrupt != 0)
+		add("extended l2", f.extended())
 	}
 	return list
 }

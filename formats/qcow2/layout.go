@@ -2,12 +2,9 @@ package qcow2
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
-	"strings"
 
 	"imgferry/formats"
-	"imgferry/formats/mapped"
 )
 
 // The sections named here are those of docs/interop/qcow2.txt in QEMU's sources. All integers are
@@ -29,30 +26,34 @@ const (
 	offCryptMethod      = 32
 	offL1Entries        = 36
 	offL1Offset         = 40
+	offRefcountTable    = 48
+	offRefcountClusters = 56
 	offSnapshots        = 60
+	offSnapshotTable    = 64
 	headerLenV2         = 72
 	offIncompatible     = 72
 	offCompatible       = 80
+	offAutoclear        = 88
 	offRefcountOrder    = 96
 	offHeaderLen        = 100
 	minHeaderLenV3      = 104
 	offCompressionType  = 104
 	maxBackingName      = 1023
-	extHeaderLen        = 8  // type and length of a header extension ("Header extensions")
-	featureNameLen      = 48 // one entry of the feature name table
-	featureIncompatible = 0  // its type for incompatible features
 )
 
 // Limits. QEMU has the same ones; it writes nothing beyond them.
 const (
 	minClusterBits = 9
 	maxClusterBits = 21 // 2 MiB
+	// minExtendedBits lets a subcluster be at least a sector.
+	minExtendedBits = 14
 	// maxL1Bytes bounds the one table that is kept whole, and with it the virtual size.
 	maxL1Bytes       = 32 << 20
+	maxRefTableBytes = 8 << 20
 	maxRefcountOrder = 6
 )
 
-// Incompatible feature bits.
+// Feature bits.
 const (
 	featureDirty        = 1 << 0
 	featureCorrupt      = 1 << 1
@@ -61,14 +62,8 @@ const (
 	featureExtendedL2   = 1 << 4
 	knownIncompatible   = featureDirty | featureCorrupt | featureDataFile | featureCompression | featureExtendedL2
 	compatLazyRefcounts = 1 << 0
-)
-
-// Header extension types.
-const (
-	extEnd           = 0x00000000
-	extBackingFormat = 0xe2792aca
-	extFeatureNames  = 0x6803f857
-	extDataFile      = 0x44415441
+	autoclearBitmaps    = 1 << 0
+	autoclearRawData    = 1 << 1 // the external data file is the disk, byte for byte
 )
 
 // Values of the header's compression_type and crypt_method.
@@ -89,9 +84,13 @@ type header struct {
 	cryptMethod    uint32
 	l1Entries      uint32
 	l1Offset       uint64 // bytes
-	snapshots      uint32
+	refTableOffset uint64 // offset of the refcount table, bytes
+	refClusters    uint32 // its length in clusters
+	snapshots      uint32 // how many
+	snapshotTable  uint64 // offset, bytes
 	incompatible   uint64
 	compatible     uint64
+	autoclear      uint64
 	refcountOrder  uint32
 	headerLen      uint32 // bytes
 	compressionTyp uint8
@@ -109,17 +108,20 @@ func parseHeader(p []byte) (header, error) {
 		return h, formats.Corrupt(name, offMagic, "not a qcow2 image: the magic number is missing")
 	}
 	h = header{
-		version:       be.Uint32(p[offVersion:]),
-		backingOffset: be.Uint64(p[offBackingOffset:]),
-		backingSize:   be.Uint32(p[offBackingSize:]),
-		clusterBits:   be.Uint32(p[offClusterBits:]),
-		size:          be.Uint64(p[offSize:]),
-		cryptMethod:   be.Uint32(p[offCryptMethod:]),
-		l1Entries:     be.Uint32(p[offL1Entries:]),
-		l1Offset:      be.Uint64(p[offL1Offset:]),
-		snapshots:     be.Uint32(p[offSnapshots:]),
-		refcountOrder: 4, // version 2: always 16 bits
-		headerLen:     headerLenV2,
+		version:        be.Uint32(p[offVersion:]),
+		backingOffset:  be.Uint64(p[offBackingOffset:]),
+		backingSize:    be.Uint32(p[offBackingSize:]),
+		clusterBits:    be.Uint32(p[offClusterBits:]),
+		size:           be.Uint64(p[offSize:]),
+		cryptMethod:    be.Uint32(p[offCryptMethod:]),
+		l1Entries:      be.Uint32(p[offL1Entries:]),
+		l1Offset:       be.Uint64(p[offL1Offset:]),
+		refTableOffset: be.Uint64(p[offRefcountTable:]),
+		refClusters:    be.Uint32(p[offRefcountClusters:]),
+		snapshots:      be.Uint32(p[offSnapshots:]),
+		snapshotTable:  be.Uint64(p[offSnapshotTable:]),
+		refcountOrder:  4, // version 2: always 16 bits
+		headerLen:      headerLenV2,
 	}
 	switch h.version {
 	case 2:
@@ -133,6 +135,7 @@ func parseHeader(p []byte) (header, error) {
 	}
 	h.incompatible = be.Uint64(p[offIncompatible:])
 	h.compatible = be.Uint64(p[offCompatible:])
+	h.autoclear = be.Uint64(p[offAutoclear:])
 	h.refcountOrder = be.Uint32(p[offRefcountOrder:])
 	h.headerLen = be.Uint32(p[offHeaderLen:])
 	if h.headerLen > offCompressionType {
@@ -169,10 +172,21 @@ func (h *header) checkSizes() error {
 	return nil
 }
 
-// checkFeatures refuses what this package can't read, by name.
-func (h *header) checkFeatures(x extensions) error {
+// checkStructure refuses what changes the meaning of the tables, and is not known here.
+func (h *header) checkStructure(x extensions) error {
 	if unknown := h.incompatible &^ knownIncompatible; unknown != 0 {
 		return formats.Unsupported(name, offIncompatible, "incompatible feature %s", x.featureList(unknown))
+	}
+	if h.extended() && h.clusterBits < minExtendedBits {
+		return formats.Corrupt(name, offClusterBits, "extended L2 entries need cluster_bits of at least %d, these are %d", minExtendedBits, h.clusterBits)
+	}
+	return nil
+}
+
+// checkFeatures refuses what this package can't read, by name.
+func (h *header) checkFeatures(x extensions) error {
+	if err := h.checkStructure(x); err != nil {
+		return err
 	}
 	switch h.cryptMethod {
 	case 0:
@@ -188,155 +202,52 @@ func (h *header) checkFeatures(x extensions) error {
 		return formats.Unsupported(name, offCompressionType, "compression type %d", h.compressionTyp)
 	case (h.compressionTyp != compressionZlib) != (h.incompatible&featureCompression != 0):
 		return formats.Corrupt(name, offCompressionType, "compression type %d contradicts the compression feature bit", h.compressionTyp)
-	case h.incompatible&featureExtendedL2 != 0:
-		return formats.Unsupported(name, offIncompatible, "extended L2 entries (subclusters)")
 	}
 	return nil
 }
 
-// l2Bits is the base-two logarithm of the number of entries in an L2 table, which fills one cluster
-// ("Cluster mapping").
-func (h *header) l2Bits() uint32 { return h.clusterBits - 3 }
+// l1Table is where the L1 table of the disk, or of a snapshot, lies.
+type l1Table struct {
+	offset  uint64 // bytes
+	entries uint32
+	size    uint64 // virtual size in bytes
+	at      int64  // where in the file this is said
+}
 
-// l1Needed is how many L1 entries the virtual size takes. The entries beyond belong to the VM state
+func (h *header) activeL1() l1Table {
+	return l1Table{offset: h.l1Offset, entries: h.l1Entries, size: h.size, at: offL1Entries}
+}
+
+// l1Needed is how many L1 entries size bytes of disk take. The entries beyond belong to the VM state
 // of snapshots.
-func (h *header) l1Needed() uint64 {
-	if h.size == 0 {
+func (h *header) l1Needed(size uint64) uint64 {
+	if size == 0 {
 		return 0
 	}
-	return (h.size-1)>>(h.clusterBits+h.l2Bits()) + 1
+	return (size-1)>>(h.clusterBits+h.l2Bits()) + 1
 }
 
-// checkL1 refuses an L1 table that doesn't fit the virtual size or the file of fileSize bytes.
-func (h *header) checkL1(fileSize int64) error {
-	switch {
-	case uint64(h.l1Entries)*8 > maxL1Bytes:
-		return formats.Corrupt(name, offL1Entries, "the L1 table has %d entries, at most %d are allowed", h.l1Entries, maxL1Bytes/8)
-	case h.l1Needed() > uint64(h.l1Entries):
-		return formats.Corrupt(name, offL1Entries, "the L1 table has %d entries, too few for %d bytes", h.l1Entries, h.size)
-	case h.l1Needed() == 0:
-		return nil
-	case h.l1Offset == 0 || h.l1Offset&uint64(h.clusterSize()-1) != 0:
-		return formats.Corrupt(name, offL1Offset, "the L1 table's offset %#x is not that of a cluster", h.l1Offset)
-	case h.l1Offset > uint64(fileSize) || h.l1Needed()*8 > uint64(fileSize)-h.l1Offset:
-		return formats.Corrupt(name, int64(min(h.l1Offset, math.MaxInt64)), "the L1 table reaches past the end of the file")
+// checkL1 refuses an L1 table that doesn't fit its virtual size or the file of fileSize bytes.
+func (h *header) checkL1(t l1Table, fileSize int64) error {
+	needed := h.l1Needed(t.size)
+	if err := h.checkL1Place(t); err != nil {
+		return err
+	}
+	if needed > 0 && (t.offset > uint64(fileSize) || needed*8 > uint64(fileSize)-t.offset) {
+		return formats.Corrupt(name, int64(min(t.offset, math.MaxInt64)), "the L1 table reaches past the end of the file")
 	}
 	return nil
 }
 
-// extensions is what the rest of the first cluster says.
-type extensions struct {
-	backingFormat string
-	dataFile      string
-	featureNames  map[int]string // incompatible features by bit
-}
-
-// parseExtensions reads the header extensions, which lie in area, at offset base of the file
-// ("Header extensions"). Unknown ones are skipped.
-func parseExtensions(area []byte, base int64) (extensions, error) {
-	var x extensions
-	for pos := 0; len(area)-pos >= extHeaderLen; {
-		typ := binary.BigEndian.Uint32(area[pos:])
-		if typ == extEnd {
-			break
-		}
-		n := int64(binary.BigEndian.Uint32(area[pos+4:]))
-		if n > int64(len(area)-pos-extHeaderLen) {
-			return x, formats.Corrupt(name, base+int64(pos), "a header extension of %d bytes reaches past the header area", n)
-		}
-		data := area[pos+extHeaderLen:][:n]
-		switch typ {
-		case extBackingFormat:
-			x.backingFormat = string(data)
-		case extDataFile:
-			x.dataFile = string(data)
-		case extFeatureNames:
-			x.featureNames = parseFeatureNames(data)
-		}
-		pos += extHeaderLen + int(n+7)&^7
+// checkL1Place is checkL1 for an L1 table that may reach past the end of the file.
+func (h *header) checkL1Place(t l1Table) error {
+	switch needed := h.l1Needed(t.size); {
+	case uint64(t.entries)*8 > maxL1Bytes:
+		return formats.Corrupt(name, t.at, "the L1 table has %d entries, at most %d are allowed", t.entries, maxL1Bytes/8)
+	case needed > uint64(t.entries):
+		return formats.Corrupt(name, t.at, "the L1 table has %d entries, too few for %d bytes", t.entries, t.size)
+	case needed > 0 && (t.offset == 0 || t.offset&uint64(h.clusterSize()-1) != 0):
+		return formats.Corrupt(name, t.at, "the L1 table's offset %#x is not that of a cluster", t.offset)
 	}
-	return x, nil
-}
-
-// parseFeatureNames reads the names of incompatible features ("Feature name table").
-func parseFeatureNames(p []byte) map[int]string {
-	names := map[int]string{}
-	for ; len(p) >= featureNameLen; p = p[featureNameLen:] {
-		if p[0] == featureIncompatible && p[1] < 64 {
-			names[int(p[1])] = strings.TrimRight(string(p[2:featureNameLen]), "\x00")
-		}
-	}
-	return names
-}
-
-// featureList names the bits that are set: `bit 7 ("shiny"), bit 9`.
-func (x extensions) featureList(set uint64) string {
-	var list []string
-	for bit := range 64 {
-		if set&(1<<bit) == 0 {
-			continue
-		}
-		s := fmt.Sprintf("bit %d", bit)
-		if n := x.featureNames[bit]; n != "" {
-			s += fmt.Sprintf(" (%q)", n)
-		}
-		list = append(list, s)
-	}
-	return strings.Join(list, ", ")
-}
-
-// Table entries ("Cluster mapping").
-const (
-	entryOffset     = 0x00fffffffffffe00 // bits 9-55: the offset in the file
-	entryCompressed = 1 << 62
-	entryZero       = 1 << 0
-	// Bit 63 (refcount is one) only matters to writers.
-	l1Reserved = 0x7f000000000001ff
-	l2Reserved = 0x3f000000000001fe
-)
-
-// cluster is a decoded L2 entry.
-type cluster struct {
-	kind mapped.Kind
-	// host is where the bytes start in the file, for Data and Encoded.
-	host int64
-	// stored is the most bytes that the compressed data takes.
-	stored int64
-}
-
-// parseL2Entry decodes a standard L2 entry. what names the fault if there is one.
-func (h *header) parseL2Entry(e uint64) (c cluster, what string) {
-	if e&entryCompressed != 0 {
-		return h.parseCompressed(e)
-	}
-	if e&l2Reserved != 0 {
-		// QEMU reads on. A set reserved bit is damage, or a feature that nobody declared: both
-		// would end in wrong bytes without a word.
-		return cluster{}, "has reserved bits set"
-	}
-	host := int64(e & entryOffset)
-	if host&(h.clusterSize()-1) != 0 {
-		return cluster{}, "points into the middle of a cluster"
-	}
-	switch {
-	case e&entryZero != 0 && h.version < 3:
-		return cluster{}, "is a zero cluster, which version 2 does not have"
-	case e&entryZero != 0:
-		return cluster{kind: mapped.Zero}, ""
-	case host == 0:
-		return cluster{}, ""
-	}
-	return cluster{kind: mapped.Data, host: host}, ""
-}
-
-// parseCompressed decodes a "Compressed Clusters Descriptor": an offset of any alignment, and how
-// many 512-byte sectors the data touches beyond the first.
-func (h *header) parseCompressed(e uint64) (c cluster, what string) {
-	offsetBits := 62 - (h.clusterBits - 8)
-	host := e & (1<<offsetBits - 1)
-	if host>>56 != 0 {
-		return cluster{}, "has reserved bits set"
-	}
-	more := e &^ (1<<63 | entryCompressed) >> offsetBits
-	return cluster{kind: mapped.Encoded, host: int64(host), stored: int64(more+1)*512 - int64(host&511)}, ""
+	return nil
 }

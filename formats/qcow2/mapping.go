@@ -2,6 +2,7 @@ package qcow2
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"imgferry/formats"
 	"imgferry/formats/mapped"
@@ -33,11 +34,14 @@ func (m *table) Map(off, limit int64) (mapped.Run, error) {
 	case table == 0:
 		return m.mapHole(off, limit, index), nil
 	}
-	inTable := (off >> m.clusterBits & (1<<m.l2Bits() - 1)) * 8 // bytes
+	inTable := off >> m.clusterBits & (1<<m.l2Bits() - 1) << m.entryBits() // bytes
 	start := inTable &^ (m.sliceSize() - 1)
 	slice, err := m.l2.Get(table + start)
 	if err != nil {
 		return mapped.Run{}, err
+	}
+	if m.extended() {
+		return m.mapSubclusters(off, limit, slice[inTable-start:], table+inTable)
 	}
 	return m.mapClusters(off, limit, slice[inTable-start:], table+inTable)
 }
@@ -80,7 +84,7 @@ func (m *table) mapClusters(off, limit int64, entries []byte, at int64) (mapped.
 	r := mapped.Run{Kind: first.kind, Length: min(guest+n*cs-off, limit)}
 	switch r.Kind {
 	case mapped.Data:
-		r.Host = first.host + off - guest
+		r.Host, r.File = first.host+off-guest, m.dataIndex
 	case mapped.Encoded:
 		r.Entries = entries
 	}
@@ -95,33 +99,74 @@ func (m *table) repeats(entries []byte, n int64, first cluster) bool {
 		return e == e0
 	}
 	host := first.host + n<<m.clusterBits
-	return e&^entryOffset == e0&^entryOffset && int64(e&entryOffset) == host && host <= m.fileSize-m.clusterSize()
+	return e&^entryOffset == e0&^entryOffset && int64(e&entryOffset) == host && host <= m.dataSize-m.clusterSize()
 }
+
+// mapSubclusters is mapClusters for extended L2 entries.
+func (m *table) mapSubclusters(off, limit int64, entries []byte, at int64) (mapped.Run, error) {
+	first, err := m.cluster(off, entries, at)
+	if err != nil {
+		return mapped.Run{}, err
+	}
+	cs := m.clusterSize()
+	guest := off &^ (cs - 1)
+	sub := (off - guest) / m.subclusterSize()
+	kind := first.kindOf(sub)
+	// The run goes on into the next cluster as long as it reaches the end of one.
+	n := sub + ones(first.are(kind)>>sub)
+	for i := int64(1); n == i<<subclusterBits && i<<m.entryBits() < int64(len(entries)) && guest+i*cs < off+limit; i++ {
+		// A fault in a later entry is for the read that comes to it.
+		c, err := m.cluster(guest+i*cs, entries[i<<m.entryBits():], at+i<<m.entryBits())
+		if err != nil || kind == mapped.Data && c.host != first.host+i*cs {
+			break
+		}
+		n += ones(c.are(kind))
+	}
+	r := mapped.Run{Kind: kind, Length: min(guest+n*m.subclusterSize()-off, limit), Host: first.host + off - guest, File: m.dataIndex}
+	if kind == mapped.Encoded {
+		r.Entries = entries
+	}
+	return r, nil
+}
+
+// ones is how many of the low bits of x are set before the first that is not.
+func ones(x uint32) int64 { return int64(bits.TrailingZeros32(^x)) }
 
 // cluster decodes the first of entries, which lies at offset at of the file and describes the
 // cluster that holds the guest offset off.
-func (m *table) cluster(off int64, entries []byte, at int64) (cluster, error) {
-	c, what := m.parseL2Entry(binary.BigEndian.Uint64(entries))
-	if what == "" && !m.inFile(c, off) {
-		what = "points past the end of the file"
+func (m *table) cluster(off int64, entries []byte, at int64) (c cluster, err error) {
+	e, what := binary.BigEndian.Uint64(entries), ""
+	if m.extended() {
+		c, what = m.parseExtended(e, binary.BigEndian.Uint64(entries[8:]))
+	} else {
+		c, what = m.parseL2Entry(e)
+	}
+	guest := off &^ (m.clusterSize() - 1)
+	if what == "" {
+		what = m.misplaced(c, guest)
 	}
 	if what != "" {
-		return c, formats.Corrupt(name, at, "the L2 entry for disk offset %d %s", off&^(m.clusterSize()-1), what)
+		return c, formats.Corrupt(name, at, "the L2 entry for disk offset %d %s", guest, what)
 	}
 	return c, nil
 }
 
-// inFile reports whether the file holds c's bytes. Of the disk's last cluster it must hold those
-// that belong to the disk: files that were preallocated by QEMU 2 end there. Compressed data is
-// given in whole sectors, the last of which the file may lack; whether the rest suffices is for
-// the decoder to say.
-func (m *table) inFile(c cluster, off int64) bool {
-	switch c.kind {
-	case mapped.Data:
-		guest := off &^ (m.clusterSize() - 1)
-		return c.host <= m.fileSize-min(m.clusterSize(), int64(m.size)-guest)
-	case mapped.Encoded:
-		return c.host < m.fileSize
+// misplaced says what is wrong with the place of c, the cluster at disk offset guest, or "".
+//
+// Of the disk's last cluster the file must hold the bytes that belong to the disk: files that were
+// preallocated by QEMU 2 end there. Compressed data is given in whole sectors, the last of which the
+// file may lack; whether the rest suffices is for the decoder to say.
+func (m *table) misplaced(c cluster, guest int64) string {
+	switch {
+	case c.kind == mapped.Encoded && c.host >= m.fileSize:
+		return "points past the end of the file"
+	case c.kind != mapped.Data:
+		return ""
+	case m.dataIndex > 0 && c.host != guest:
+		return "does not point to its own place in the external data file"
 	}
-	return true
+	if n := c.needed(&m.header); n > 0 && c.host > m.dataSize-min(n, int64(m.size)-guest) {
+		return "points past the end of the file"
+	}
+	return ""
 }
