@@ -1,0 +1,139 @@
+// Package vhd reads Microsoft's VHD images, fixed and dynamic, which QEMU calls vpc.
+//
+// It doesn't write, and follows no name found in an image: differencing disks are refused. It is not
+// for VHDX, which shares nothing with VHD but the name.
+//
+// An open image holds its block allocation table, at most 32 MiB: 4 MiB for the largest disk of the
+// usual 2 MiB blocks. Opening takes twice that for a moment.
+//
+// As for QEMU, an allocated block of a dynamic disk is data from end to end: the bits of its sector
+// bitmap have a meaning in differencing disks only. Where this package and QEMU differ:
+//   - The footer at the end counts, as in the specification, and the copy at the start only if the
+//     footer is damaged. QEMU reads the copy first, and the footer only if there is none.
+//   - Footers of 511 bytes are read. Azure's "wa" disks go by their current size, as from QEMU 10 on.
+//   - The dynamic disk header's checksum must be right, and blocks must overlap neither each other
+//     nor header, table and footer.
+//   - The holes of a sparse fixed disk's file are zeros, as in a raw file; QEMU's map calls them data that
+//     is zero.
+//   - A geometry of 0 means the current size, and a current size that is not a multiple of 512 is
+//     kept; QEMU rounds it down.
+package vhd
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/bits"
+
+	"imgferry/formats"
+	"imgferry/formats/mapped"
+)
+
+func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.Image, error) {
+	h, err := readHeaders(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.checkParent(); err != nil {
+		return nil, err
+	}
+	var t mapped.Table
+	if h.diskType == typeFixed {
+		finder, _ := src.(formats.HoleFinder)
+		t = fixed{finder, h.size()}
+	} else if t, err = readBlocks(ctx, src, h); err != nil {
+		return nil, err
+	}
+	return mapped.New(mapped.Config{Reader: mapped.NewReader(ctx, name, src), Size: h.size(), Table: t}), nil
+}
+
+// fixed is a disk that lies in the file byte for byte, from its start.
+type fixed struct {
+	finder formats.HoleFinder // or nil
+	size   int64
+}
+
+// Map takes everything for data: reading a hole costs less than asking for it.
+func (t fixed) Map(off, limit int64) (mapped.Run, error) {
+	return mapped.Run{Kind: mapped.Data, Length: limit, Host: off}, nil
+}
+
+// Walk asks the file system where data lies.
+func (t fixed) Walk(off int64) (mapped.Run, error) {
+	data := mapped.Run{Kind: mapped.Data, Length: t.size - off, Host: off}
+	if t.finder == nil {
+		return data, nil
+	}
+	start, end, err := t.finder.NextData(off)
+	if err != nil {
+		return data, formats.ReadFailed(name, off, "where data lies", err)
+	}
+	start, end = min(start, t.size), min(end, t.size) // the footer is data too
+	switch {
+	case start > off:
+		return mapped.Run{Kind: mapped.Zero, Length: start - off}, nil
+	case start == off && end > start:
+		data.Length = end - off
+	}
+	return data, nil // all of it, if the answer is impossible: data is the safe one
+}
+
+// Decode is never called: nothing is encoded.
+func (fixed) Decode([]byte, int64, mapped.Run) error { return errors.ErrUnsupported }
+
+// blocks is the block allocation table of a dynamic disk.
+type blocks struct {
+	headers
+	bat []byte // as in the file; only the entries that the virtual size needs
+}
+
+// loadTable reads the block allocation table, which has been found to lie in the file.
+func loadTable(src formats.Source, h headers) (blocks, error) {
+	b := blocks{h, make([]byte, h.needed(h.size())*4)}
+	if err := formats.ReadFull(src, b.bat, int64(h.tableOffset)); err != nil {
+		return b, formats.ReadFailed(name, int64(h.tableOffset), "the block allocation table", err)
+	}
+	return b, nil
+}
+
+// readBlocks is loadTable for a table without faults: after it, Map need not look for them.
+func readBlocks(ctx context.Context, src formats.Source, h headers) (blocks, error) {
+	b, err := loadTable(src, h)
+	if err != nil {
+		return b, err
+	}
+	err = b.verify(ctx, func(f formats.Finding) error { return formats.Corrupt(name, f.Offset, "%s", f.What) })
+	return b, err
+}
+
+// start returns where block i lies in the file, with its bitmap, and whether it is stored.
+func (b blocks) start(i int64) (off int64, stored bool) {
+	e := binary.BigEndian.Uint32(b.bat[i*4:])
+	return int64(e) * sectorSize, e != unusedEntry
+}
+
+// count is how many blocks the disk has.
+func (b blocks) count() int64 { return int64(len(b.bat)) / 4 }
+
+// Map returns the rest of the block at off, or of the run of blocks that are not stored. Bitmaps lie
+// between the blocks, so that data never goes on from one to the next.
+func (b blocks) Map(off, limit int64) (mapped.Run, error) {
+	shift := bits.TrailingZeros32(b.blockSize)
+	i := off >> shift
+	in := off - i<<shift
+	start, stored := b.start(i)
+	if stored {
+		return mapped.Run{Kind: mapped.Data, Length: min(int64(b.blockSize)-in, limit), Host: start + b.bitmapSize() + in}, nil
+	}
+	end := i + 1
+	for end < b.count() && end<<shift < off+limit {
+		if _, stored := b.start(end); stored {
+			break
+		}
+		end++
+	}
+	return mapped.Run{Kind: mapped.Zero, Length: min(end<<shift-off, limit)}, nil
+}
+
+// Decode is never called: nothing is encoded.
+func (blocks) Decode([]byte, int64, mapped.Run) error { return errors.ErrUnsupported }

@@ -1,0 +1,69 @@
+package vhdx
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+
+	"imgferry/formats/mapped"
+)
+
+// blocks is how many payload blocks the disk has.
+func (d *disk) blocks() int64 {
+	return (int64(d.size) + int64(d.blockSize) - 1) / int64(d.blockSize)
+}
+
+// chunkBits is the base-two logarithm of how many payload blocks share a sector bitmap block, which
+// describes 2^23 logical sectors (2.4).
+func (d *disk) chunkBits() int {
+	return 23 + bits.TrailingZeros32(d.logicalSector) - bits.TrailingZeros32(d.blockSize)
+}
+
+// entry is where in the BAT payload block i is: after each chunk's entries comes one for its sector
+// bitmap (2.5).
+func (d *disk) entry(i int64) int64 { return i + i>>d.chunkBits() }
+
+// entries is how many entries the BAT has. In a differencing disk it ends with a whole chunk.
+func (d *disk) entries() int64 {
+	if d.hasParent {
+		chunks := (d.blocks()-1)>>d.chunkBits() + 1
+		return chunks<<d.chunkBits() + chunks
+	}
+	return d.entry(d.blocks()-1) + 1
+}
+
+// States of BAT entries (2.5.1).
+const (
+	stateMask        = 7
+	stateNotPresent  = 0
+	stateUndefined   = 1
+	stateZero        = 2
+	stateUnmapped    = 3
+	stateUnmappedOld = 5 // of drafts of the format, which wrote files too
+	statePresent     = 6
+	statePartial     = 7
+	offsetShift      = 20  // bits 20 to 63 are the offset in MiB
+	bitmapBlockBytes = mib // a sector bitmap block (2.4)
+)
+
+// parseEntry decodes the BAT entry of a payload block. what names the fault if there is one. As for
+// QEMU, all that is not present is zeros.
+func (d *disk) parseEntry(e uint64) (kind mapped.Kind, host int64, what string) {
+	switch e & stateMask {
+	case stateNotPresent, stateUndefined, stateZero, stateUnmapped, stateUnmappedOld:
+		return mapped.Zero, 0, ""
+	case statePresent:
+		return mapped.Data, entryOffset(e), ""
+	case statePartial:
+		if !d.hasParent {
+			what = "is partially present, which only differencing disks have"
+		}
+		return mapped.Data, entryOffset(e), what
+	}
+	return mapped.Zero, 0, fmt.Sprintf("has the unknown state %d", e&stateMask)
+}
+
+// entryOffset is the offset in a BAT entry, in bytes, as far as 63 bits go: no file reaches there.
+func entryOffset(e uint64) int64 {
+	return int64(min(e>>offsetShift, math.MaxInt64>>offsetShift)) << offsetShift
+}
