@@ -1,0 +1,161 @@
+// Package vmdk reads VMware's virtual disks: sparse disks in one file, compressed streams of them,
+// and descriptors that name flat or sparse extent files.
+//
+// It doesn't write, and follows no name by itself: extent files are opened by the Resolver, of
+// which a descriptor's createType must allow the type. Parent disks and ESX's sparse extents are
+// refused by name.
+//
+// An open disk holds its grain directories (at most 32 MiB over all extents), about 4 MiB of grain
+// tables and 4 MiB of decompressed grains; each read under way adds at most 4 MiB of compressed
+// bytes. A stream whose grain directory is lost takes up to 32 MiB more for the tables rebuilt
+// from its markers.
+//
+// Where this package and QEMU differ, it is stricter: grains and tables beyond the end of the file,
+// a marker of another grain, a text-mode transfer, contradicting or repeated values, an extent
+// file that is too short, and an extent without its descriptor are refused; a name that is an
+// address is never followed. It is more complete in that it reads extents of zeros and read-only ones
+// (QEMU leaves them out, and moves what follows), the redundant grain directory, and streams
+// without a grain directory. What was never written in a flat extent's sparse file is known to be
+// zeros; QEMU's map also calls it data.
+package vmdk
+
+import (
+	"context"
+	"fmt"
+	"sort"
+
+	"imgferry/formats"
+	"imgferry/formats/mapped"
+)
+
+func open(ctx context.Context, src formats.Source, res formats.Resolver) (formats.Image, error) {
+	h, err := readHead(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.check(); err != nil {
+		return nil, err
+	}
+	if h.own() {
+		s, err := openSparse(ctx, src, h.header, 1)
+		if err != nil {
+			return nil, err
+		}
+		s.file = mapped.NewReader(ctx, name, src)
+		return mapped.New(mapped.Config{Reader: s.file, Size: s.length, Table: s}), nil
+	}
+	d, err := openExtents(ctx, res, h.descriptor)
+	if err != nil {
+		return nil, err
+	}
+	own := mapped.NewReader(ctx, name, src)
+	return mapped.New(mapped.Config{Reader: own, Size: d.size(), Table: d, Files: d.attach(own)}), nil
+}
+
+// disk is the table of a disk of several extents: their tables, end to end.
+type disk struct {
+	extents []extent
+	files   []extentFile
+}
+
+// extent is a stretch of the disk with a table of its own, whose offsets begin at 0.
+type extent struct {
+	start, length int64 // bytes of disk
+	file          string
+	table         mapped.Table
+}
+
+// extentFile is a file with extents in it.
+type extentFile struct {
+	name string
+	src  formats.Source
+}
+
+func (d *disk) size() int64 {
+	last := d.extents[len(d.extents)-1]
+	return last.start + last.length
+}
+
+// at returns the extent that holds the disk offset off.
+func (d *disk) at(off int64) *extent {
+	i := sort.Search(len(d.extents), func(i int) bool { return d.extents[i].start > off })
+	return &d.extents[i-1]
+}
+
+// Map asks the extent's table.
+func (d *disk) Map(off, limit int64) (mapped.Run, error) {
+	e := d.at(off)
+	r, err := e.table.Map(off-e.start, min(limit, e.start+e.length-off))
+	return r, e.named(err)
+}
+
+// Walk asks the extent's table.
+func (d *disk) Walk(off int64) (mapped.Run, error) {
+	e := d.at(off)
+	if w, ok := e.table.(mapped.Walker); ok {
+		r, err := w.Walk(off - e.start)
+		return r, e.named(err)
+	}
+	return d.Map(off, d.size()-off)
+}
+
+// Decode asks the extent's table.
+func (d *disk) Decode(p []byte, off int64, r mapped.Run) error {
+	e := d.at(off)
+	return e.named(e.table.Decode(p, off-e.start, r))
+}
+
+// named adds the extent's file to err: offsets in errors count in that file.
+func (e *extent) named(err error) error {
+	if err == nil || e.file == "" {
+		return err
+	}
+	return inFile(e.file, err)
+}
+
+func inFile(file string, err error) error { return fmt.Errorf("in %q: %w", file, err) }
+
+// flat is an extent that lies in a file byte for byte.
+type flat struct {
+	file   int   // of mapped.Config.Files, from 1
+	host   int64 // of the extent's first byte in the file
+	length int64
+	holes  formats.HoleFinder // or nil
+}
+
+// Map takes everything for data: reading a hole costs less than asking for it.
+func (f flat) Map(off, limit int64) (mapped.Run, error) {
+	return mapped.Run{Kind: mapped.Data, Length: limit, Host: f.host + off, File: f.file}, nil
+}
+
+// Walk asks the file system where data lies.
+func (f flat) Walk(off int64) (mapped.Run, error) {
+	r, err := f.Map(off, f.length-off)
+	if f.holes == nil {
+		return r, nil
+	}
+	start, end, err := f.holes.NextData(r.Host)
+	switch {
+	case err != nil:
+		return r, formats.ReadFailed(name, r.Host, "where data lies", err)
+	case start > r.Host:
+		return mapped.Run{Kind: mapped.Zero, Length: min(r.Length, start-r.Host)}, nil
+	case end > r.Host:
+		r.Length = min(r.Length, end-r.Host)
+	}
+	return r, nil // also where the answer is impossible: data is the safe one
+}
+
+// Decode is never called: nothing is encoded.
+func (f flat) Decode([]byte, int64, mapped.Run) error { return errNotEncoded }
+
+// zeros is an extent of nothing.
+type zeros struct{}
+
+// Map says so.
+func (zeros) Map(_, limit int64) (mapped.Run, error) {
+	return mapped.Run{Kind: mapped.Zero, Length: limit}, nil
+}
+
+// Decode is never called: nothing is encoded.
+func (zeros) Decode([]byte, int64, mapped.Run) error { return errNotEncoded }
