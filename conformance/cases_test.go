@@ -17,6 +17,8 @@ type made struct {
 	path, format string
 	// options open it in qemu-img where path and format do not suffice.
 	options string
+	// backingFormat is that of the disks below, where the image does not say it.
+	backingFormat string
 	// snapshot is the internal snapshot to read.
 	snapshot string
 	// files are those whose bytes the disk lies in.
@@ -53,7 +55,7 @@ var convertible = []struct {
 		"-o lazy_refcounts=on", "-o preallocation=metadata", "-o preallocation=falloc", "-o preallocation=full", "-S 0", "-o preallocation=metadata,extended_l2=on",
 	}, 512},
 	{"qcow", []string{"", "-S 0"}, 512}, // qemu-img 7.2 fails to compress qcow
-	{"qed", []string{"", "-o cluster_size=4k", "-o table_size=1", "-o cluster_size=1M", "-o cluster_size=16k,table_size=16", "-S 0"}, 512},
+	{"qed", []string{"", "-o cluster_size=4k", "-o table_size=2", "-o cluster_size=1M", "-o cluster_size=16k,table_size=16", "-S 0"}, 512},
 	{"vdi", []string{"", "-o static=on", "-S 0"}, 512},
 	{"vpc", []string{"", "-o subformat=fixed", "-o force_size=on", "-o subformat=fixed,force_size=on", "-S 0"}, 512},
 	{"vhdx", []string{
@@ -254,6 +256,10 @@ func (m maker) write(name, format string, size int64) {
 
 // chain is a disk on depth disks, the lowest of them of the format base. Sizes differ.
 func (m maker) chain(top, base string, depth int) made {
+	silent := top == "qcow" || top == "qed" // they do not name their backing file's format
+	if silent && depth > 1 {
+		base = top
+	}
 	size := int64(4<<20 + m.r.Int64N(4<<20)&^4095)
 	below := m.converted(base, "", m.content("src.raw", size, "dense"))
 	k := below
@@ -262,6 +268,9 @@ func (m maker) chain(top, base string, depth int) made {
 		k = m.written(top, "", fmt.Sprintf("-b %s -F %s", below.path, below.format), size&^4095)
 		k.files = append(k.files, below.files...)
 		below = k
+	}
+	if silent {
+		k.backingFormat = base
 	}
 	return k
 }

@@ -75,8 +75,8 @@ func ask(t *testing.T, dir string, k made) truth {
 	}
 	t.Cleanup(func() { content.Close() })
 	q := truth{content: content}
-	if k.snapshot != "" {
-		return q // qemu-img map knows no snapshots
+	if k.snapshot != "" || k.format == "vhdx" {
+		return q // qemu-img map knows no snapshots, and takes the whole of a VHDX disk for data
 	}
 	// qemu-img looks through the file for holes; a copy without holes shows the format's own map.
 	for _, name := range k.files {
@@ -188,7 +188,7 @@ func differ(a, b mapping) string {
 		return "present"
 	case a.Depth != b.Depth && (a.Present || b.Present):
 		return "depth"
-	case a.Offset != b.Offset && !a.Zero:
+	case a.Offset != b.Offset && !a.Zero && b.Offset >= 0: // it knows no offsets in a VHDX
 		return "offset"
 	}
 	return ""

@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 			seed.Write([]byte(c.name))
 			k := c.make(maker{t, dir, rand.New(rand.NewPCG(seed.Sum64(), 1))})
 			q := ask(t, dir, k)
-			o := pipeline.Opener{Table: all.Table(), Allow: []string{dir}, Snapshot: k.snapshot}
+			o := pipeline.Opener{Table: all.Table(), Allow: []string{dir}, BackingFormat: k.backingFormat, Snapshot: k.snapshot}
 			img, err := o.Open(context.Background(), filepath.Join(dir, k.path), formatFlag(k.format))
 			if err != nil {
 				t.Fatal(err)

@@ -17,14 +17,14 @@ import (
 )
 
 func Example() {
-	vhdx := append([]byte("vhdxfile"), make([]byte, 1<<20)...)
-	f, err := formats.Detect(all.Table(), formatstest.NewSource(vhdx))
+	luks := append([]byte("LUKS\xba\xbe\x00\x01"), make([]byte, 1<<20)...)
+	f, err := formats.Detect(all.Table(), formatstest.NewSource(luks))
 	if err != nil {
 		panic(err)
 	}
-	_, err = f.Open(context.Background(), formatstest.NewSource(vhdx), nil)
+	_, err = f.Open(context.Background(), formatstest.NewSource(luks), nil)
 	fmt.Println(f.Name, errors.Is(err, formats.ErrUnsupported))
-	// Output: vhdx true
+	// Output: luks true
 }
 
 // at returns n bytes with s at off, from the end if off is negative.

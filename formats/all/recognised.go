@@ -29,15 +29,6 @@ const (
 // begins with boot code or zeros, doesn't have them by chance. ISO 9660 is not among them: hybrid
 // ISO files are raw disks, and so are written as they are.
 var recognised = []kind{
-	// VMware, Virtual Disk Format 5.0: hosted sparse, ESX sparse, text descriptor; QEMU,
-	// block/vmdk.c: SEsparse.
-	{"vmdk", "VMDK images", convertFirst, []mark{
-		{0, "KDMV"}, {0, "COWD"}, {0, "# Disk DescriptorFile"}, {0, "\xbe\xba\xfe\xca\x00\x00\x00\x00"}}},
-	// Microsoft, Virtual Hard Disk Image Format Specification: the footer ends the file, and dynamic
-	// disks begin with a copy of it. Before Virtual PC 2004 it had 511 bytes.
-	{"vpc", "VHD images", convertFirst, []mark{{0, "conectix"}, {-512, "conectix"}, {-511, "conectix"}}},
-	// [MS-VHDX] 2.2.1.
-	{"vhdx", "VHDX images", convertFirst, []mark{{0, "vhdxfile"}}},
 	// The vendor's older stream format: the same layout as ZVHD2's header, another cookie.
 	{"zvhd", "ZVHD images", convertFirst, []mark{{0, "stream\x00\x00"}}},
 	// LUKS On-Disk Format Specification 1.2.3, 2.1; LUKS2 begins alike.
