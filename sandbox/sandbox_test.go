@@ -3,6 +3,9 @@ package sandbox_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -41,9 +44,28 @@ func start(t *testing.T, cfg sandbox.Config) *sandbox.Sandbox {
 	return s
 }
 
+// trusting returns a client that trusts s, if it has a certificate, and takes all hosts for this machine.
+func trusting(t *testing.T, s *sandbox.Sandbox) *http.Client {
+	t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		_, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	if s.Certificate() != nil {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(s.Certificate())
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots}
+	}
+	return &http.Client{Transport: transport}
+}
+
 func images(t *testing.T, s *sandbox.Sandbox) *ims.Client {
 	t.Helper()
-	c, err := ims.New(ims.Config{Endpoint: s.ImageEndpoint(), ProjectID: s.ProjectID(), Region: s.Region(), Credentials: ims.AccessKey(s.AccessKey(), s.SecretKey(), "")})
+	c, err := ims.New(ims.Config{HTTPClient: trusting(t, s), Endpoint: s.ImageEndpoint(), ProjectID: s.ProjectID(), Region: s.Region(), Credentials: ims.AccessKey(s.AccessKey(), s.SecretKey(), "")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +168,8 @@ func TestStartRefuses(t *testing.T) {
 		"key without secret":  {DataDir: dir, AccessKey: "AK"},
 		"secret without key":  {DataDir: dir, SecretKey: "SK"},
 		"bucket name":         {DataDir: dir, Bucket: "X"},
+		"imitation":           {DataDir: dir, Imitate: "aws"},
+		"strict S3":           {DataDir: dir, RefusePayloadHash: true},
 		"remote store":        {DataDir: dir, StoreListen: "0.0.0.0:0"},
 		"remote images":       {DataDir: dir, ImageListen: ":0"},
 		"port in use":         {DataDir: dir, ImageListen: taken.Addr().String()},
@@ -189,6 +213,100 @@ func TestCloseCutsHangingRequests(t *testing.T) {
 	for _, endpoint := range []string{s.StoreEndpoint(), s.ImageEndpoint()} {
 		if _, err := http.Get(endpoint); err == nil {
 			t.Errorf("%s still answers", endpoint)
+		}
+	}
+}
+
+// TestImagesStay starts a sandbox again on the images and jobs of another, with another authority's key or not.
+func TestImagesStay(t *testing.T) {
+	cfg := sandbox.Config{DataDir: t.TempDir(), AccessKey: "AK", SecretKey: "SECRETSECRET", Imitate: sandbox.OBS}
+	s := start(t, cfg)
+	certificate := s.Certificate()
+	if p, err := os.ReadFile(s.CertificateFile()); err != nil || !bytes.Equal(p, certificate) || len(p) == 0 {
+		t.Errorf("%s, %v", p, err)
+	}
+	id, err := images(t, s).QuickImport(t.Context(), ims.QuickImportRequest{
+		Name: "test", OSVersion: "Other Linux(64 bit)", ImageURL: limits.ImageURL(s.Bucket(), "nothing"), MinDisk: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, cfg)
+	if !bytes.Equal(s.Certificate(), certificate) {
+		t.Error("another authority after a restart")
+	}
+	var e *ims.JobError
+	if job, err := images(t, s).WaitJob(t.Context(), id, ims.Wait{Interval: 5 * time.Millisecond}); !errors.As(err, &e) || e.Code != string(limits.FileDamaged) {
+		t.Errorf("%+v, %v", job, err)
+	}
+	if list, err := images(t, s).Images(t.Context(), nil); err != nil || len(list) != 1 || list[0].Status != ims.StatusKilled {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// TestLogin goes from a password to a token to temporary keys, and uses both with both services.
+func TestLogin(t *testing.T) {
+	s := start(t, sandbox.Config{Imitate: sandbox.OBS, User: "alice"})
+	iam, err := ims.NewIdentity(ims.IdentityConfig{Endpoint: s.ImageEndpoint(), HTTPClient: trusting(t, s)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := ims.PasswordLogin{User: s.User(), Domain: sandbox.Domain, Password: s.Password(), ProjectName: s.Region()}
+	wrong := who
+	wrong.Password = "guess"
+	if _, err := iam.Token(t.Context(), wrong); !errors.Is(err, ims.ErrDenied) {
+		t.Errorf("wrong password: %v", err)
+	}
+	token, err := iam.Token(t.Context(), who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := iam.Keys(t.Context(), token, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, security := keys.Secrets()
+	for name, c := range map[string]ims.Credentials{"token": ims.Token(token.Secret()), "keys": ims.AccessKey(keys.AccessKey, secret, security)} {
+		client, err := ims.New(ims.Config{Endpoint: s.ImageEndpoint(), ProjectID: s.ProjectID(), Credentials: c, HTTPClient: trusting(t, s)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Images(t.Context(), nil); err != nil {
+			t.Errorf("images with %s: %v", name, err)
+		}
+	}
+	for security, code := range map[string]string{security: "", "": "InvalidAccessKeyId", "forged": "InvalidToken"} {
+		c, err := minio.New(strings.TrimPrefix(s.StoreEndpoint(), "https://"), &minio.Options{
+			Creds: credentials.NewStaticV4(keys.AccessKey, secret, security), Region: s.Region(), MaxRetries: 1,
+			Secure: true, BucketLookup: minio.BucketLookupDNS, Transport: trusting(t, s).Transport,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.ListBuckets(t.Context())
+		if minio.ToErrorResponse(err).Code != code || (err == nil) != (code == "") {
+			t.Errorf("store with security token %.6q: %v", security, err)
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	for _, tls := range []bool{false, true} {
+		s := start(t, sandbox.Config{TLS: tls})
+		for _, endpoint := range []string{s.StoreEndpoint(), s.ImageEndpoint()} {
+			r, err := trusting(t, s).Get(endpoint + "/healthz")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var answer struct{ Status string }
+			err = json.NewDecoder(r.Body).Decode(&answer)
+			r.Body.Close()
+			if err != nil || r.StatusCode != 200 || answer.Status != "ok" || strings.HasPrefix(endpoint, "https") != tls {
+				t.Errorf("%s: %d %+v, %v", endpoint, r.StatusCode, answer, err)
+			}
 		}
 	}
 }

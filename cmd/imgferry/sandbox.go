@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imgferry/profile"
 	"imgferry/sandbox"
 	"imgferry/upload"
 )
@@ -73,12 +74,12 @@ func (s *sandboxFlags) start(ctx context.Context, a *app, c *cloud) (stop func()
 func (s *sandboxFlags) where(c cloud) string {
 	words := []string{"--bucket", shellQuote(c.bucket)}
 	if !s.on {
-		// What the environment says need not be repeated; secrets are not.
-		if c.region != os.Getenv(envRegion) {
-			words = append(words, "--region", shellQuote(c.region))
-		}
-		if c.obsEndpoint != os.Getenv(envOBSEndpoint) && c.obsEndpoint != regionOBS(c.region) {
-			words = append(words, "--obs-endpoint", shellQuote(c.obsEndpoint))
+		// What the environment and the profile say need not be repeated; secrets are not.
+		words = append(words, c.where()...)
+		for _, name := range []string{profile.Region, profile.OBSEndpoint} {
+			if c.from[name] == "--"+name {
+				words = append(words, "--"+name, shellQuote(*settingNamed(name).field(&c)))
+			}
 		}
 	}
 	if s.on {
@@ -106,29 +107,45 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
+// envAWSCAFile names the certificates that AWS's own clients trust.
+const envAWSCAFile = "AWS_CA_BUNDLE"
+
 func (a *app) sandboxCommand() *cobra.Command {
 	var cfg sandbox.Config
 	var json bool
+	var imitate string
 	cmd := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Run a cloud of its own on this machine: object store and image service",
-		Long: `Sandbox runs an S3 object store and the image service's calls that push needs, on
-loopback, until it is interrupted. It checks signatures, and its import jobs check
-every block before an image becomes active. It prints the settings that point
-imgferry, or any S3 client, at it.
+		Long: `Sandbox runs an S3 object store and the image service's calls that push needs, with
+a login for tokens and temporary keys, on loopback, until it is interrupted. It checks
+signatures, and its import jobs check every block before an image becomes active. It
+prints the settings that point imgferry, or any S3 client, at it.
 
-Objects are kept in --data; images are forgotten when it ends.`,
+Objects, images and jobs are kept in --data and survive a crash; jobs that had not
+ended go on with the next start. GET /healthz says whether either service works.
+
+With --imitate obs it is as strict as Huawei Cloud's store: HTTPS with a certificate
+authority of its own (its certificate is in $` + envCAFile + ` among the settings), the
+bucket in the host name only (BUCKET.` + sandbox.StoreHost + `, which imgferry takes for this
+machine whatever the resolver says), parts from 100 KiB, no trailing checksums.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.Imitate = sandbox.Imitation(imitate)
 			return a.runSandbox(cmd.Context(), cfg, json)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&cfg.DataDir, "data", "", "where objects are kept (default: "+sandboxDirHelp+")")
+	f.StringVar(&cfg.DataDir, "data", "", "where objects, images and jobs are kept (default: "+sandboxDirHelp+")")
 	f.StringVar(&cfg.StoreListen, "listen-store", "127.0.0.1:9820", "address of the object store")
 	f.StringVar(&cfg.ImageListen, "listen-images", "127.0.0.1:9821", "address of the image service")
 	f.BoolVar(&cfg.AllowRemote, "allow-remote", false, "allow addresses that other machines can reach")
 	f.StringVar(&cfg.Bucket, "bucket", "", `bucket to make (default "`+sandbox.DefaultBucket+`")`)
+	f.StringVar(&imitate, "imitate", "", "be as strict as another cloud's store: obs")
+	f.BoolVar(&cfg.RefusePayloadHash, "refuse-payload-hash", false, "with --imitate obs: refuse bodies that are signed by their hash")
+	f.BoolVar(&cfg.TLS, "tls", false, "speak HTTPS, with a certificate authority in the data folder")
+	f.StringVar(&cfg.User, "user", "", "name to log in with, of the domain "+sandbox.Domain+" (default: $"+envUser+", else "+sandbox.DefaultUser+")")
+	f.StringVar(&cfg.Password, "password", "", "password to log in with (default: $"+envPassword+", else a random one)")
 	f.StringVar(&cfg.AccessKey, "ak", "", "access key (default: $"+envAK+", else a random one)")
 	f.BoolVar(&json, "json", false, "print the settings as JSON instead of shell exports")
 	f.StringVar(&cfg.SecretKey, "sk", "", "secret key (default: $"+envSK+", else a random one)")
@@ -136,6 +153,12 @@ Objects are kept in --data; images are forgotten when it ends.`,
 }
 
 func (a *app) runSandbox(ctx context.Context, cfg sandbox.Config, json bool) (err error) {
+	if cfg.Imitate != sandbox.S3 && cfg.Imitate != sandbox.OBS {
+		return usagef("--imitate takes %s, not %q", sandbox.OBS, cfg.Imitate)
+	}
+	if cfg.RefusePayloadHash && cfg.Imitate != sandbox.OBS {
+		return usagef("--refuse-payload-hash goes with --imitate %s", sandbox.OBS)
+	}
 	if cfg.DataDir == "" {
 		if cfg.DataDir, err = sandboxDir(); err != nil {
 			return err
@@ -144,7 +167,12 @@ func (a *app) runSandbox(ctx context.Context, cfg sandbox.Config, json bool) (er
 	if cfg.AccessKey == "" && cfg.SecretKey == "" {
 		cfg.AccessKey, cfg.SecretKey = os.Getenv(envAK), os.Getenv(envSK)
 	}
-	cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, nil))
+	cfg.User, cfg.Password = cmp.Or(cfg.User, os.Getenv(envUser)), cmp.Or(cfg.Password, os.Getenv(envPassword))
+	if a.logLevel == "" {
+		a.logLevel = "info" // a server says what it does
+		a.startLog()
+	}
+	cfg.Logger = a.log
 	box, err := sandbox.Start(ctx, cfg)
 	if err != nil {
 		return err
@@ -157,7 +185,7 @@ func (a *app) runSandbox(ctx context.Context, cfg sandbox.Config, json bool) (er
 	if err := a.printSettings(box, json); err != nil {
 		return err
 	}
-	a.say("The sandbox is running; its objects are in %s. Ctrl-C ends it.", cfg.DataDir)
+	a.say("The sandbox is running; its data is in %s. Ctrl-C ends it.", cfg.DataDir)
 	failed := make(chan error, 1)
 	go func() { failed <- box.Wait() }() // Wait returns at the latest when Close does
 	select {
@@ -177,6 +205,11 @@ func (a *app) printSettings(box *sandbox.Sandbox, json bool) error {
 	settings := [][2]string{
 		{envOBSEndpoint, box.StoreEndpoint()}, {envIMSEndpoint, box.ImageEndpoint()}, {envRegion, box.Region()},
 		{envBucket, box.Bucket()}, {envProject, box.ProjectID()}, {envAK, box.AccessKey()}, {envSK, box.SecretKey()},
+		{envIAMEndpoint, box.ImageEndpoint()}, {envDomain, sandbox.Domain}, {envUser, box.User()}, {envPassword, box.Password()},
+	}
+	if file := box.CertificateFile(); file != "" {
+		// The second is for the AWS clients.
+		settings = append(settings, [2]string{envCAFile, file}, [2]string{envAWSCAFile, file})
 	}
 	if json {
 		byName := make(map[string]string, len(settings))

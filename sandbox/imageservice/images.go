@@ -107,8 +107,15 @@ func (s *Service) listImages(r request) (int, any, error) {
 	if err != nil {
 		return 0, nil, refuse(limits.URLFormat, "the query is malformed")
 	}
+	if err := checkMemberStatus(query["member_status"]); err != nil {
+		return 0, nil, err
+	}
+	images, err := s.state.list(s.cfg.ProjectID)
+	if err != nil {
+		return 0, nil, err
+	}
 	var found []attributes
-	for _, i := range s.state.list() {
+	for _, i := range images {
 		if a := i.attributes(); a.match(query) {
 			found = append(found, a)
 		}
@@ -123,6 +130,19 @@ func (s *Service) listImages(r request) (int, any, error) {
 	return http.StatusOK, map[string]any{"images": page}, nil
 }
 
+// checkMemberStatus checks the filter for images that others share with the project. It goes with
+// visibility=shared, as the reference has it, and that finds none here: nobody else is here to share.
+func checkMemberStatus(values []string) error {
+	for _, v := range values {
+		switch v {
+		case "accepted", "rejected", "pending", "all":
+		default:
+			return refuse(limits.URLFormat, "the member_status %s is neither accepted, rejected nor pending", shown(v))
+		}
+	}
+	return nil
+}
+
 // match reports whether an image has every attribute that the query asks for. Names that are no
 // attribute, such as limit and marker, ask for nothing.
 func (a attributes) match(query url.Values) bool {
@@ -131,8 +151,7 @@ func (a attributes) match(query url.Values) bool {
 		for _, want := range values {
 			switch {
 			case name == "tag":
-				tags := a["tags"].([]string)
-				if !slices.Contains(tags, want) && !slices.Contains(tags, want+"=") {
+				if !hasTag(a["tags"].([]string), want) {
 					return false
 				}
 			case name == "created_at" || name == "updated_at":
@@ -147,6 +166,21 @@ func (a attributes) match(query url.Values) bool {
 		}
 	}
 	return true
+}
+
+// hasTag reports whether tags, written "key=value", hold the one asked for as KEY=VALUE, as KEY.VALUE, which
+// the reference calls the old form, or as the key of one without a value.
+func hasTag(tags []string, want string) bool {
+	if slices.Contains(tags, want) || slices.Contains(tags, want+"=") {
+		return true
+	}
+	// A key and a value may hold dots too: each may be the one between them.
+	for i, c := range want {
+		if c == '.' && slices.Contains(tags, want[:i]+"="+want[i+1:]) {
+			return true
+		}
+	}
+	return false
 }
 
 // matchTime compares a time with a condition "OPERATOR:TIME". What is no condition matches nothing.
@@ -232,7 +266,7 @@ func pageOf(found []attributes, query url.Values) ([]attributes, error) {
 func (s *Service) deleteImage(r request) (int, any, error) {
 	err := s.state.remove(r.vars["image_id"], func(i image, ok bool) error {
 		switch {
-		case !ok:
+		case !ok || i.Owner != s.cfg.ProjectID:
 			return answerWith(http.StatusNotFound, limits.ImageIDUnknown, "there is no image "+shown(r.vars["image_id"]))
 		case i.Status == ims.StatusQueued || i.Status == ims.StatusSaving:
 			return refuse(limits.ImageInCreation, "image %s is %s", i.ID, i.Status)

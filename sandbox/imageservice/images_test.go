@@ -34,7 +34,7 @@ func TestListFilters(t *testing.T) {
 	ids := three(t, c)
 	for query, want := range map[string]string{
 		"": "a c b", "__imagetype=private": "a c b", "__imagetype=gold": "", "name=b": "b", "name=B": "", "status=active": "c b", "status=killed": "a",
-		"status=queued": "", "id=" + ids[1]: "c", "id=x": "", "tag=a%3Db": "c b", "tag=a=b": "c b", "tag=a=c": "a", "tag=a": "", "tag=a.b": "",
+		"status=queued": "", "id=" + ids[1]: "c", "id=x": "", "tag=a%3Db": "c b", "tag=a=b": "c b", "tag=a=c": "a", "tag=a": "", "tag=a.b": "c b", "tag=a.c": "a", "tag=b.a": "", "tag=.": "", "member_status=accepted": "a c b", "member_status=accepted&visibility=shared": "",
 		"tag=a=b&tag=x=1": "b", "tag=a=b&name=c": "c", "owner=" + project: "a c b", "owner=x": "", "min_disk=50": "c", "protected=false": "a c b",
 		"protected=true": "", "visibility=private": "a c b", "disk_format=zvhd2": "a c b", "virtual_env_type=DataImage": "c", "virtual_env_type=Ironic": "a",
 		"__os_type=Windows": "c b", "__os_bit=32": "a", "__platform=Windows": "b", "__isregistered=true": "a c b", "__support_kvm=true": "a c b",

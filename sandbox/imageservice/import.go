@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"runtime/debug"
+	"time"
 
 	"imgferry/bitmap"
 	"imgferry/formats"
@@ -13,26 +14,70 @@ import (
 	"imgferry/limits"
 )
 
-// runImport waits for its turn, runs the job and records how it ended.
+// runImport waits for its turn, runs the job and records how it ended. If the service closes meanwhile the job
+// stays as it is, for the next Open.
 func (s *Service) runImport(jobID string, r ims.QuickImportRequest) {
+	defer s.setProgress(jobID, 0)
 	err := s.awaitTurn(func() error {
-		s.state.update(jobID, func(j *job, i *image) { j.Status, i.Status, i.Updated = ims.JobRunning, ims.StatusSaving, s.cfg.Now() })
+		err := s.state.update(jobID, func(j *job, i *image) { j.Status, i.Status, i.Updated = ims.JobRunning, ims.StatusSaving, s.cfg.Now() })
+		if err != nil {
+			return err
+		}
 		return s.importObject(jobID, r)
 	})
 	if s.ctx.Err() != nil && err != nil {
-		err = refuse(limits.SystemError, "the service stopped before the import ended")
+		s.cfg.Logger.Info("import suspended", "job", jobID, "object", r.ImageURL)
+		return
 	}
-	now := s.cfg.Now()
-	s.state.update(jobID, func(j *job, i *image) {
+	s.cfg.Logger.Info("import ended", "job", jobID, "object", r.ImageURL, "error", err)
+	s.record(jobID, func(j *job, i *image) {
+		now := s.cfg.Now()
 		j.End, i.Updated = now, now
 		if err != nil {
 			f := failureOf(err)
 			j.Status, j.Code, j.Reason, i.Status = ims.JobFail, string(f.code), f.Error(), ims.StatusKilled
 			return
 		}
-		j.Status, j.Progress, i.Status, i.Active = ims.JobSuccess, 1, ims.StatusActive, now
+		j.Status, i.Status, i.Active = ims.JobSuccess, ims.StatusActive, now
 	})
-	s.cfg.Logger.Info("import ended", "job", jobID, "object", r.ImageURL, "error", err)
+}
+
+// record changes a job and its image, and tries again until it can or the service closes: a job must not stay
+// under way because the disk was full for a while.
+func (s *Service) record(jobID string, change func(*job, *image)) {
+	for {
+		err := s.state.update(jobID, change)
+		if err == nil {
+			return
+		}
+		s.cfg.Logger.Error("the end of an import can't be recorded", "job", jobID, "error", err)
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(recordInterval):
+		}
+	}
+}
+
+// setProgress says how far a job is, 0 to 1. It is not worth a transaction; 0 forgets it.
+func (s *Service) setProgress(jobID string, to float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if to == 0 {
+		delete(s.progress, jobID)
+		return
+	}
+	s.progress[jobID] = max(s.progress[jobID], to)
+}
+
+// progressOf says how far a job is, 0 to 1.
+func (s *Service) progressOf(j job) float64 {
+	if j.Status == ims.JobSuccess {
+		return 1
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.progress[j.ID]
 }
 
 // awaitTurn runs f when fewer than Config.Imports imports run. It turns a panic of f, which a hostile
@@ -75,11 +120,12 @@ func (s *Service) importObject(jobID string, r ims.QuickImportRequest) error {
 	if !is {
 		format = "raw"
 	}
-	s.state.update(jobID, func(_ *job, i *image) { i.FileSize, i.DiskFormat = src.Size(), format })
+	if err := s.state.update(jobID, func(_ *job, i *image) { i.FileSize, i.DiskFormat = src.Size(), format }); err != nil {
+		return err
+	}
 	progress := func(done, total int64) {
 		// All but the last step, which is success itself.
-		part := 0.99 * float64(done) / float64(total)
-		s.state.update(jobID, func(j *job, _ *image) { j.Progress = max(j.Progress, part) })
+		s.setProgress(jobID, 0.99*float64(done)/float64(total))
 	}
 	if is {
 		return s.importZVHD2(src, key, r, progress)

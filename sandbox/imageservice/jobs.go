@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -26,12 +27,13 @@ func (s *Service) quickImport(r request) (int, any, error) {
 	}
 	now := s.cfg.Now()
 	img := image{ID: newUUID(), Owner: s.cfg.ProjectID, Status: ims.StatusQueued, DiskFormat: "zvhd2", Request: q, Created: now, Updated: now}
-	j := job{ID: randomHex(16), Type: jobType(q.Type), ImageID: img.ID, ImageName: q.Name, Status: ims.JobInit, Begin: now}
-	// Known before it runs: the import's first act is to look itself up.
-	s.state.create(img, j)
-	if err := s.begin(func() { s.runImport(j.ID, q) }); err != nil {
-		s.state.discard(j.ID)
+	j := job{ID: randomHex(16), Type: jobType(q.Type), Owner: img.Owner, ImageID: img.ID, ImageName: q.Name, Status: ims.JobInit, Begin: now}
+	// On the disk before it runs and before the client hears of it.
+	if err := s.state.create(img, j); err != nil {
 		return 0, nil, err
+	}
+	if err := s.begin(func() { s.runImport(j.ID, q) }); err != nil {
+		return 0, nil, errors.Join(err, s.state.discard(img, j))
 	}
 	return http.StatusOK, map[string]string{"job_id": j.ID}, nil
 }
@@ -65,13 +67,16 @@ type jobEntities struct {
 
 // showJob is GET /v1/{project_id}/jobs/{job_id} (reference, 5.5.1) and GET /v1/cloudimages/job/{job_id}.
 func (s *Service) showJob(r request) (int, any, error) {
-	j, ok := s.state.job(r.vars["job_id"])
-	if !ok {
+	j, ok, err := s.state.job(r.vars["job_id"])
+	if err != nil {
+		return 0, nil, err
+	}
+	if !ok || j.Owner != s.cfg.ProjectID {
 		return 0, nil, answerWith(http.StatusNotFound, limits.ObjectUnknown, "there is no job "+shown(r.vars["job_id"]))
 	}
 	a := jobAnswer{
 		Status: j.Status, JobID: j.ID, JobType: j.Type, BeginTime: jobTime(j.Begin), EndTime: jobTime(j.End),
-		Entities: jobEntities{ImageID: j.ImageID, ImageName: j.ImageName, Task: "VerifyImageTask", Percent: j.Progress},
+		Entities: jobEntities{ImageID: j.ImageID, ImageName: j.ImageName, Task: "VerifyImageTask", Percent: s.progressOf(j)},
 	}
 	if j.Status == ims.JobFail {
 		// Never null here: a widely used client crashes otherwise.

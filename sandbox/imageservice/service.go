@@ -2,8 +2,13 @@
 // Image Management Service that an import needs, in the service's own words, and really imports.
 //
 // A fast import reads its object from the store that Config names, checks every structure and every block
-// of it, and only then makes the image active. Signatures are verified. State is kept in memory: a
-// restarted service knows no images.
+// of it, and only then makes the image active.
+//
+// What was answered survives kill -9 and power loss: images and jobs are in a database, see state. A job that
+// had not ended when the service stopped, in whatever way, goes on with the next start under its old id, as
+// jobs of a cloud outlive the machine that they ran on: it waits its turn as INIT again, its image is queued,
+// and it begins again, since it only reads. A client that polls sees its progress go back to 0 and the job
+// end as if nothing had been.
 //
 // It is not a store of objects (package objectstore is) and boots nothing.
 package imageservice
@@ -12,15 +17,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"runtime"
 	"sync"
 	"time"
 
 	"imgferry/formats"
-	"imgferry/ims"
 	"imgferry/limits"
 )
 
@@ -31,6 +37,11 @@ const (
 	defaultImports = 2
 	// maxImports bounds the imports that run and wait together, before IMG.0060.
 	maxImports = 1000
+	// defaultBodyTimeout is how long a client may take to send a request's body: 12 MB at 1.6 Mbit/s.
+	defaultBodyTimeout = time.Minute
+	// recordInterval is how long the service waits before it tries again to record how a job ended, on a
+	// disk that may be full.
+	recordInterval = time.Second
 )
 
 // Objects is where the files to import are: an object store.
@@ -44,8 +55,13 @@ type Objects interface {
 type Config struct {
 	// Objects is required.
 	Objects Objects
-	// Credentials returns the secret of an access key. Required.
-	Credentials func(accessKey string) (secret string, ok bool)
+	// Database is the file that holds images and jobs. It is made if it is missing. Required.
+	Database string
+	// NoSync skips fsync: faster, and nothing survives a power loss. For tests.
+	NoSync bool
+	// Authorize says who may call: it returns nil, or a clause that says why not. It must be safe for
+	// concurrent use. Required.
+	Authorize func(r *http.Request, body []byte) error
 	// ProjectID is the one project there is.
 	ProjectID string
 	// Now is the clock. nil is time.Now.
@@ -57,6 +73,8 @@ type Config struct {
 	// Workers is how many goroutines decode for one import, about 6 MiB of memory each. 0 is one for
 	// each processor, up to four.
 	Workers int
+	// BodyTimeout is how long a client may take to send a request's body. 0 is a minute.
+	BodyTimeout time.Duration
 }
 
 // Service is the image service. It is an http.Handler, safe for concurrent use.
@@ -69,14 +87,16 @@ type Service struct {
 	cancel context.CancelFunc
 	turns  chan struct{} // one token for each import that runs
 
-	mu      sync.Mutex // guards closed and pending, and orders running.Add before Close's Wait
-	closed  bool
-	pending int
-	running sync.WaitGroup
+	mu       sync.Mutex // guards what follows, and orders running.Add before Close's Wait
+	closed   bool
+	pending  int
+	progress map[string]float64 // 0 to 1, by the id of a job that runs
+	running  sync.WaitGroup
 }
 
-// New returns a service without images. Close ends its imports.
-func New(cfg Config) *Service {
+// Open returns a service with the images and jobs of its database, and goes on with the jobs that had not
+// ended. Close ends it. It fails if the database is in use, damaged, or not one of this service.
+func Open(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -89,19 +109,42 @@ func New(cfg Config) *Service {
 	if cfg.Workers <= 0 {
 		cfg.Workers = min(runtime.GOMAXPROCS(0), 4)
 	}
-	s := &Service{cfg: cfg, state: newState(), turns: make(chan struct{}, cfg.Imports)}
+	if cfg.BodyTimeout <= 0 {
+		cfg.BodyTimeout = defaultBodyTimeout
+	}
+	state, err := openState(cfg.Database, cfg.NoSync)
+	if err != nil {
+		return nil, err
+	}
+	waiting, err := state.rewind()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("reading image database %s: %w", cfg.Database, err), state.close())
+	}
+	s := &Service{cfg: cfg, state: state, turns: make(chan struct{}, cfg.Imports), progress: make(map[string]float64)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.routes = s.table()
-	return s
+	for _, u := range waiting {
+		cfg.Logger.Info("import goes on", "job", u.job.ID, "object", u.image.Request.ImageURL)
+		s.start(func() { s.runImport(u.job.ID, u.image.Request) })
+	}
+	return s, nil
 }
 
-// Close stops every import and waits for it; its job then reads FAIL. New imports are refused from now on.
-func (s *Service) Close() {
+// Close stops every import and waits for it; its job goes on with the next Open. New imports are refused from
+// now on, and other requests are answered with 503.
+func (s *Service) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
 	s.cancel()
 	s.running.Wait()
+	return s.state.close()
+}
+
+// Healthy returns nil if the service can answer.
+func (s *Service) Healthy() error {
+	_, _, err := s.state.job("")
+	return err
 }
 
 // begin runs f in a goroutine that Close waits for, unless the service is closed or has too much to do.
@@ -110,10 +153,16 @@ func (s *Service) begin(f func()) error {
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
-		return answerWith(http.StatusServiceUnavailable, limits.SystemError, "the service is stopping")
+		return errStopping
 	case s.pending == maxImports:
 		return refuse(limits.TooManyTasks, "%d imports are under way", s.pending)
 	}
+	s.start(f)
+	return nil
+}
+
+// start is begin with s.mu held, or before anybody else has s.
+func (s *Service) start(f func()) {
 	s.pending++
 	s.running.Go(func() {
 		defer func() {
@@ -123,7 +172,6 @@ func (s *Service) begin(f func()) error {
 		}()
 		f()
 	})
-	return nil
 }
 
 // request is a request whose signature has been verified.
@@ -157,18 +205,20 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body) // a client that is gone has no use for an error
 }
 
+// errStopping is the answer of a service that is closing or closed.
+var errStopping = answerWith(http.StatusServiceUnavailable, limits.SystemError, "the service is stopping")
+
 func (s *Service) serve(w http.ResponseWriter, r *http.Request) (status int, answer any, err error) {
+	if s.ctx.Err() != nil {
+		return 0, nil, errStopping
+	}
 	handle, vars, err := s.find(w, r)
 	if err != nil {
 		return 0, nil, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	body, err := s.readBody(w, r)
 	if err != nil {
-		var tooLong *http.MaxBytesError
-		if errors.As(err, &tooLong) {
-			return 0, nil, answerWith(http.StatusRequestEntityTooLarge, limits.RequestFormat, "the body is longer than 12 MB")
-		}
-		return 0, nil, refuse(limits.RequestFormat, "the body broke off")
+		return 0, nil, err
 	}
 	if err := s.authorize(r, body); err != nil {
 		return 0, nil, err
@@ -179,16 +229,28 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request) (status int, ans
 	return handle(request{r, body, vars})
 }
 
+// readBody reads all of a request's body, for no longer than Config.BodyTimeout.
+func (s *Service) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	// Fails only where deadlines are unknown. The server moves it for the connection's next request.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	var tooLong *http.MaxBytesError
+	switch {
+	case err == nil:
+		return body, nil
+	case errors.As(err, &tooLong):
+		return nil, answerWith(http.StatusRequestEntityTooLarge, limits.RequestFormat, "the body is longer than 12 MB")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close") // or net/http would wait for the rest
+		return nil, answerWith(http.StatusRequestTimeout, limits.RequestFormat, "the body did not arrive in time")
+	}
+	return nil, refuse(limits.RequestFormat, "the body broke off")
+}
+
 // authorize verifies who sent r.
 func (s *Service) authorize(r *http.Request, body []byte) error {
-	deny := func(reason string) error {
-		return answerWith(http.StatusUnauthorized, gatewayUnauthorized, "Incorrect IAM authentication information: "+reason)
-	}
-	if r.Header.Get("X-Auth-Token") != "" {
-		return deny("tokens are not issued here, sign with AK/SK")
-	}
-	if _, err := ims.Verify(r, body, s.cfg.Credentials, s.cfg.Now()); err != nil {
-		return deny(err.Error())
+	if err := s.cfg.Authorize(r, body); err != nil {
+		return answerWith(http.StatusUnauthorized, gatewayUnauthorized, "Incorrect IAM authentication information: "+err.Error())
 	}
 	// Clients may add the header after signing; where it is there it must be right.
 	if p := r.Header.Get("X-Project-Id"); p != "" && p != s.cfg.ProjectID {

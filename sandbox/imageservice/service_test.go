@@ -1,6 +1,7 @@
 package imageservice_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -9,18 +10,24 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	bolt "go.etcd.io/bbolt"
 
 	"imgferry/bitmap"
 	"imgferry/formats"
 	"imgferry/formats/formatstest"
 	"imgferry/formats/zvhd2"
 	"imgferry/ims"
+	"imgferry/sandbox/identity"
 	"imgferry/sandbox/imageservice"
 )
 
@@ -62,19 +69,33 @@ func (o *objects) source(key string, open func(context.Context) (formats.Source,
 type cloud struct {
 	objects
 	*imageservice.Service
-	server *httptest.Server
-	client *ims.Client
+	database string
+	server   *httptest.Server
+	client   *ims.Client
+}
+
+// start starts the service, which may have been closed before.
+func (c *cloud) start(t testing.TB) {
+	t.Helper()
+	var err error
+	c.Service, err = imageservice.Open(imageservice.Config{
+		Objects: &c.objects, ProjectID: project, Workers: 2, Database: c.database, NoSync: true,
+		Authorize: identity.New(identity.Account{
+			AccessKey: ak, SecretKey: sk, User: "user", Password: "pass", Domain: "domain", ProjectID: project, ProjectName: "region-1",
+		}, nil, nil).Authorize,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Service.Close() }) // the test has closed it already, or doesn't care
 }
 
 func newCloud(t testing.TB) *cloud {
 	t.Helper()
-	c := new(cloud)
-	c.Service = imageservice.New(imageservice.Config{
-		Objects: &c.objects, ProjectID: project, Workers: 2,
-		Credentials: func(k string) (string, bool) { return sk, k == ak },
-	})
-	t.Cleanup(c.Service.Close)
-	c.server = httptest.NewServer(c.Service)
+	c := &cloud{database: filepath.Join(t.TempDir(), "images.db")}
+	c.start(t)
+	// Whichever service there is at the time.
+	c.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.ServeHTTP(w, r) }))
 	t.Cleanup(c.server.Close)
 	c.client = c.as(t, ims.AccessKey(ak, sk, ""), project)
 	return c
@@ -490,7 +511,7 @@ func TestCloseDuringImport(t *testing.T) {
 		}
 		ids = append(ids, id)
 	}
-	for { // until one of them reads
+	for t.Context().Err() == nil { // until two of them read
 		j, err := c.client.Job(t.Context(), ids[0])
 		if err != nil {
 			t.Fatal(err)
@@ -512,20 +533,159 @@ func TestCloseDuringImport(t *testing.T) {
 			break
 		}
 	}
-	c.Close()
-	for _, id := range ids {
-		if j, err := c.client.Job(t.Context(), id); err != nil || j.Status != ims.JobFail || j.Code != "IMG.0061" || !strings.Contains(j.Reason, "stopped") {
-			t.Errorf("%+v, %v", j, err)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for method, path := range map[string]string{"POST": "/v2/cloudimages/quickimport/action", "GET": "/v2/cloudimages"} {
+		if status, _, body := c.send(t, method, path, "{}"); status != http.StatusServiceUnavailable || !strings.Contains(body, "stopping") {
+			t.Errorf("%s after Close: %d %s", method, status, body)
 		}
 	}
-	var e *ims.APIError
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer cancel()
-	if _, err := c.client.QuickImport(ctx, quick("slow")); !errors.As(err, &e) || e.Status != http.StatusServiceUnavailable {
-		t.Errorf("import after Close: %v", err)
+	if err := c.Healthy(); err == nil {
+		t.Error("a closed service is healthy")
+	}
+	// All of it goes on where it was, one of the jobs to its failure.
+	c.put("slow", encode(t, disk(2<<20, 0)))
+	c.start(t)
+	if err := c.Healthy(); err != nil {
+		t.Error(err)
+	}
+	for _, id := range ids {
+		j, err := c.client.WaitJob(t.Context(), id, ims.Wait{Interval: 2 * time.Millisecond})
+		if err != nil || j.Progress != 1 {
+			t.Errorf("%+v, %v", j, err)
+		}
+		if img, err := c.client.Image(t.Context(), j.ImageID); err != nil || img.Status != ims.StatusActive || img.Name != "test slow" {
+			t.Errorf("%+v, %v", img, err)
+		}
 	}
 	if images, err := c.client.Images(t.Context(), nil); err != nil || len(images) != 5 {
 		t.Errorf("%d images, %v", len(images), err)
+	}
+}
+
+// TestRestart restarts the service with images and jobs that have ended, and with one whose object is gone.
+func TestRestart(t *testing.T) {
+	c := newCloud(t)
+	ids := three(t, c)
+	before, err := c.client.Images(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.gate("slow", encode(t, disk(2<<20, 0)))
+	id, err := c.client.QuickImport(t.Context(), quick("slow"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.client.DeleteImage(t.Context(), ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.source("slow", func(context.Context) (formats.Source, error) { return nil, fs.ErrNotExist })
+	c.start(t)
+	var e *ims.JobError
+	job, err := c.client.WaitJob(t.Context(), id, ims.Wait{Interval: 2 * time.Millisecond})
+	if !errors.As(err, &e) || e.Code != "IMG.0057" {
+		t.Errorf("%+v, %v", job, err)
+	}
+	after, err := c.client.Images(t.Context(), nil)
+	if err != nil || len(after) != 3 || after[0].ID != job.ImageID || after[0].Status != ims.StatusKilled {
+		t.Fatalf("%+v, %v", after, err)
+	}
+	if got, want := fmt.Sprintf("%+v", after[1:]), fmt.Sprintf("%+v", before[:2]); got != want {
+		t.Errorf("after the restart\n%s\nbefore\n%s", got, want)
+	}
+	// Another project on the same directory has nothing of this one.
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other, err := imageservice.Open(imageservice.Config{
+		Objects: &c.objects, ProjectID: "other", Database: c.database, Authorize: func(*http.Request, []byte) error { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	server := httptest.NewServer(other)
+	defer server.Close()
+	for path, want := range map[string]string{"/v2/cloudimages": `{"images":[]}`, "/v1/other/jobs/" + id: "IMG.0121"} {
+		r, err := http.Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err != nil || !strings.Contains(string(body), want) {
+			t.Errorf("%s: %s, %v", path, body, err)
+		}
+	}
+}
+
+// TestOpenRefuses opens databases that it must leave alone.
+func TestOpenRefuses(t *testing.T) {
+	c := newCloud(t)
+	open := func(path string) error {
+		s, err := imageservice.Open(imageservice.Config{Objects: &c.objects, Database: path, NoSync: true})
+		if err == nil {
+			s.Close()
+		}
+		return err
+	}
+	text := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(text, bytes.Repeat([]byte("no database\n"), 10_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	version := filepath.Join(t.TempDir(), "version")
+	db, err := bolt.Open(version, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("meta"))
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte("format"), []byte("imgferry image service 0"))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for path, says := range map[string]string{c.database: "in use", text: text, version: "another version", filepath.Join(t.TempDir(), "no", "folder"): "no such"} {
+		if err := open(path); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", path, err, says)
+		}
+	}
+}
+
+// TestSlowBody begins a request and sends no more of it.
+func TestSlowBody(t *testing.T) {
+	var objects objects
+	s, err := imageservice.Open(imageservice.Config{
+		Objects: &objects, Database: filepath.Join(t.TempDir(), "db"), NoSync: true, BodyTimeout: 50 * time.Millisecond,
+		Authorize: func(*http.Request, []byte) error { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	server := httptest.NewServer(s)
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /v2/cloudimages/quickimport/action HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, _ := io.ReadAll(r.Body)
+	if r.StatusCode != http.StatusRequestTimeout || !strings.Contains(string(body), "in time") || !r.Close {
+		t.Errorf("%d %s", r.StatusCode, body)
 	}
 }
 
@@ -624,7 +784,7 @@ func TestAuthorization(t *testing.T) {
 	if _, err := c.as(t, ims.AccessKey(ak, sk, ""), "other").Images(t.Context(), nil); !errors.As(err, &e) || e.Code != "IMG.0067" {
 		t.Errorf("wrong project: %v", err)
 	}
-	if _, err := c.as(t, ims.AccessKey(ak, sk, "STS"), project).Images(t.Context(), nil); err != nil {
-		t.Errorf("with a security token: %v", err)
+	if _, err := c.as(t, ims.AccessKey(ak, sk, "STS"), project).Images(t.Context(), nil); !errors.Is(err, ims.ErrDenied) {
+		t.Errorf("with a security token that isn't its own: %v", err)
 	}
 }

@@ -49,8 +49,10 @@ type object struct {
 	// Checksums are the object's x-amz-checksum headers; only some answers have them.
 	Checksums map[string]string `json:",omitempty"`
 	Tags      []tag             `json:",omitempty"`
-	// Upload is the multipart upload that the object was completed from.
-	Upload  string `json:",omitempty"`
+	// Upload is the multipart upload that the object was completed from, Parts the sizes of its parts in
+	// bytes. Copies have the parts too, as they have the ETag.
+	Upload  string  `json:",omitempty"`
+	Parts   []int64 `json:",omitempty"`
 	Content content
 }
 

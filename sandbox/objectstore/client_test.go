@@ -9,15 +9,18 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/signer"
 	"golang.org/x/sync/errgroup"
 
 	"imgferry/formats"
@@ -38,9 +41,22 @@ var (
 	_ formats.HoleFinder = (*objectstore.Object)(nil)
 )
 
+// secretOf knows one permanent access key and two temporary ones, whose tokens are "token" and "old".
+func secretOf(access, token string) (string, error) {
+	switch {
+	case access == testAccess && token == "", access == "TEMP" && token == "token":
+		return testSecret, nil
+	case access == "TEMP" && token == "old":
+		return "", objectstore.ErrExpiredToken
+	case token != "":
+		return "", objectstore.ErrInvalidToken
+	}
+	return "", errors.New("nobody knows it")
+}
+
 func options() objectstore.Options {
 	return objectstore.Options{
-		Credentials: func(access string) (string, bool) { return testSecret, access == testAccess },
+		Credentials: secretOf,
 		Region:      testRegion,
 		NoSync:      true,
 		Logger:      slog.New(slog.DiscardHandler),
@@ -91,8 +107,19 @@ func (w *world) stop() {
 
 func (w *world) newClient(access, secret string) *minio.Client {
 	w.Helper()
+	return w.clientOf(credentials.NewStaticV4(access, secret, ""))
+}
+
+// newTemporary returns a client with a temporary key.
+func (w *world) newTemporary(access, token string) *minio.Client {
+	w.Helper()
+	return w.clientOf(credentials.NewStaticV4(access, testSecret, token))
+}
+
+func (w *world) clientOf(who *credentials.Credentials) *minio.Client {
+	w.Helper()
 	c, err := minio.New(strings.TrimPrefix(w.server.URL, "http://"), &minio.Options{
-		Creds:           credentials.NewStaticV4(access, secret, ""),
+		Creds:           who,
 		Region:          testRegion,
 		MaxRetries:      1,
 		TrailingHeaders: true,
@@ -422,18 +449,21 @@ func TestRanges(t *testing.T) {
 	data := noise(3, 10000)
 	w.put("k", data, minio.PutObjectOptions{})
 	for header, want := range map[string][]byte{
-		"bytes=0-0":         data[:1],
-		"bytes=100-199":     data[100:200],
-		"bytes=9990-":       data[9990:],
-		"bytes=9990-20000":  data[9990:],
-		"bytes=-10":         data[9990:],
-		"bytes=-20000":      data,
-		"bytes=0-1,5-6":     data, // several: S3 sends all
-		"bytes=5-2":         data,
-		"pages=1-2":         data,
-		"bytes=10000-":      nil,
-		"bytes=20000-30000": nil,
-		"bytes=-0":          nil,
+		"bytes=0-0":                    data[:1],
+		"bytes=100-199":                data[100:200],
+		"bytes=9990-":                  data[9990:],
+		"bytes=9990-20000":             data[9990:],
+		"bytes=-10":                    data[9990:],
+		"bytes=-20000":                 data,
+		"bytes=0-1,5-6":                data, // several: S3 sends all
+		"bytes=5-2":                    data,
+		"bytes=-99999999999999999999":  data,
+		"bytes=9-99999999999999999999": data[9:],
+		"bytes=99999999999999999999-":  nil,
+		"pages=1-2":                    data,
+		"bytes=10000-":                 nil,
+		"bytes=20000-30000":            nil,
+		"bytes=-0":                     nil,
 	} {
 		o := minio.GetObjectOptions{}
 		o.Set("Range", header)
@@ -451,6 +481,67 @@ func TestRanges(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v; want %d", header, len(got), err, len(want))
 		}
 	}
+}
+
+// TestHugeRangeIsPartial: a last position beyond what an int64 holds is a range all the same.
+func TestHugeRangeIsPartial(t *testing.T) {
+	w := newWorld(t)
+	w.put("k", []byte("0123456789"), minio.PutObjectOptions{})
+	for _, header := range []string{"bytes=0-99999999999999999999", "bytes=-99999999999999999999"} {
+		r := w.send(w.signed("GET", "/images/k", "UNSIGNED-PAYLOAD", nil, map[string]string{"Range": header}))
+		if r.StatusCode != 206 || r.Header.Get("Content-Range") != "bytes 0-9/10" || r.text != "0123456789" {
+			t.Errorf("%s: %d %v %q", header, r.StatusCode, r.Header, r.text)
+		}
+	}
+}
+
+// TestPartNumber reads single parts of objects, as clients do that fetch in the pieces of the upload.
+func TestPartNumber(t *testing.T) {
+	w := newWorld(t, func(o *objectstore.Options) { o.MinPartSize = 1 })
+	id, err := w.core.NewMultipartUpload(t.Context(), bucket, "m", minio.PutObjectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parts []minio.CompletePart
+	for n, text := range map[int]string{1: "first", 4: "fourth", 9: "ninth part"} {
+		p, err := w.core.PutObjectPart(t.Context(), bucket, "m", id, n, strings.NewReader(text), int64(len(text)), minio.PutObjectPartOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, minio.CompletePart{PartNumber: n, ETag: p.ETag})
+	}
+	slices.SortFunc(parts, func(a, b minio.CompletePart) int { return a.PartNumber - b.PartNumber })
+	if _, err := w.core.CompleteMultipartUpload(t.Context(), bucket, "m", id, parts, minio.PutObjectOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.client.CopyObject(t.Context(), minio.CopyDestOptions{Bucket: bucket, Object: "copy"}, minio.CopySrcOptions{Bucket: bucket, Object: "m"}); err != nil {
+		t.Fatal(err)
+	}
+	w.put("k", []byte("whole"), minio.PutObjectOptions{})
+	w.put("empty", nil, minio.PutObjectOptions{})
+	w.stop()
+	w.start() // part sizes are kept
+	for _, c := range []struct {
+		target, contentRange, count, text string
+		status                            int
+	}{
+		{"m?partNumber=1", "bytes 0-4/21", "3", "first", 206}, {"m?partNumber=2", "bytes 5-10/21", "3", "fourth", 206},
+		{"m?partNumber=3", "bytes 11-20/21", "3", "ninth part", 206}, {"copy?partNumber=2", "bytes 5-10/21", "3", "fourth", 206},
+		{"k?partNumber=1", "bytes 0-4/5", "", "whole", 206}, {"empty?partNumber=1", "", "", "", 200},
+		{"m?partNumber=4", "bytes */21", "3", "InvalidPartNumber", 416}, {"k?partNumber=2", "bytes */5", "", "InvalidPartNumber", 416},
+		{"k?partNumber=0", "", "", "InvalidArgument", 400}, {"k?partNumber=x", "", "", "InvalidArgument", 400},
+	} {
+		r := w.send(w.signed("GET", "/images/"+c.target, "UNSIGNED-PAYLOAD", nil, nil))
+		if r.StatusCode != c.status || r.Header.Get("Content-Range") != c.contentRange || r.Header.Get("X-Amz-Mp-Parts-Count") != c.count || !strings.Contains(r.text, c.text) {
+			t.Errorf("GET %s: %d %v %s", c.target, r.StatusCode, r.Header, r.text)
+		}
+		h := w.send(w.signed("HEAD", "/images/"+c.target, "UNSIGNED-PAYLOAD", nil, nil))
+		if h.StatusCode != c.status || c.status < 300 && h.ContentLength != int64(len(c.text)) {
+			t.Errorf("HEAD %s: %d, %d bytes", c.target, h.StatusCode, h.ContentLength)
+		}
+	}
+	r := w.send(w.signed("GET", "/images/m?partNumber=1", "UNSIGNED-PAYLOAD", nil, map[string]string{"Range": "bytes=0-1"}))
+	w.wantReply("range and part", r, 400, "InvalidRequest")
 }
 
 func TestConditions(t *testing.T) {
@@ -783,6 +874,32 @@ func TestCredentials(t *testing.T) {
 	wantCode(t, err, "SignatureDoesNotMatch")
 	_, err = w.newClient("", "").ListBuckets(t.Context())
 	wantCode(t, err, "AccessDenied")
+	for _, c := range []struct{ access, token, code string }{
+		{"TEMP", "", "InvalidAccessKeyId"}, {"TEMP", "old", "ExpiredToken"}, {"TEMP", "other", "InvalidToken"}, {testAccess, "token", "InvalidToken"},
+	} {
+		req, _ := http.NewRequestWithContext(t.Context(), "GET", w.server.URL+"/images?location", nil)
+		req.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")
+		r := w.send(signer.SignV4(*req, c.access, testSecret, c.token, testRegion))
+		if r.code() != c.code {
+			t.Errorf("%s with token %q: %d %s", c.access, c.token, r.StatusCode, r.text)
+		}
+		presigned, err := w.newTemporary(c.access, c.token).PresignedGetObject(t.Context(), bucket, "k", time.Hour, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := w.do("GET", presigned.String(), "", nil); r.code() != c.code {
+			t.Errorf("presigned by %s with token %q: %d %s", c.access, c.token, r.StatusCode, r.text)
+		}
+	}
+	if _, err := w.newTemporary("TEMP", "token").ListBuckets(t.Context()); err != nil {
+		t.Error(err)
+	}
+	// A token that is there must be signed.
+	req := w.signed("GET", "/images?location", "UNSIGNED-PAYLOAD", nil, nil)
+	req.Header.Set("X-Amz-Security-Token", "token")
+	if r := w.send(req); r.code() == "" {
+		t.Errorf("token added later: %d", r.StatusCode)
+	}
 	if w.segments() != 0 {
 		t.Error("something was stored")
 	}

@@ -35,6 +35,12 @@ var (
 	ErrBucketNotEmpty = &Error{http.StatusConflict, "BucketNotEmpty", "The bucket is not empty"}
 )
 
+// What Options.Credentials may say of a security token.
+var (
+	ErrInvalidToken = &Error{http.StatusBadRequest, "InvalidToken", "The security token is not valid"}
+	ErrExpiredToken = &Error{http.StatusBadRequest, "ExpiredToken", "The security token has expired"}
+)
+
 // Codes and statuses are those of the S3 API reference, "Error responses".
 var (
 	errAccessDenied       = &Error{http.StatusForbidden, "AccessDenied", "Access denied"}
@@ -50,6 +56,7 @@ var (
 	errInvalidArgument    = &Error{http.StatusBadRequest, "InvalidArgument", "An argument is not valid"}
 	errInvalidDigest      = &Error{http.StatusBadRequest, "InvalidDigest", "The Content-MD5 is not valid"}
 	errInvalidPart        = &Error{http.StatusBadRequest, "InvalidPart", "A part does not exist or has another ETag"}
+	errInvalidPartNumber  = &Error{http.StatusRequestedRangeNotSatisfiable, "InvalidPartNumber", "The object has no such part"}
 	errInvalidPartOrder   = &Error{http.StatusBadRequest, "InvalidPartOrder", "The parts are not in ascending order"}
 	errInvalidRange       = &Error{http.StatusRequestedRangeNotSatisfiable, "InvalidRange", "The range lies outside the object"}
 	errInvalidRequest     = &Error{http.StatusBadRequest, "InvalidRequest", "The request is not valid"}

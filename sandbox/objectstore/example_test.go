@@ -2,6 +2,7 @@ package objectstore_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
@@ -21,8 +22,13 @@ func Example() {
 	}
 	defer os.RemoveAll(dir)
 	store, err := objectstore.Open(dir, objectstore.Options{
-		Credentials: func(access string) (string, bool) { return "secret", access == "key" },
-		Region:      "local",
+		Credentials: func(access, _ string) (string, error) {
+			if access != "key" {
+				return "", errors.New("unknown")
+			}
+			return "secret", nil
+		},
+		Region: "local",
 	})
 	if err != nil {
 		fmt.Println(err)

@@ -1,7 +1,9 @@
 package objectstore
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -189,7 +191,7 @@ func parseRange(header string, size int64) (off, n int64, ok bool, err error) {
 		return 0, size, false, nil
 	}
 	if first == "" {
-		n, perr := parseOffset(last)
+		n, perr := parsePosition(last)
 		if perr != nil {
 			return 0, size, false, nil
 		}
@@ -199,13 +201,13 @@ func parseRange(header string, size int64) (off, n int64, ok bool, err error) {
 		}
 		return size - n, n, true, nil
 	}
-	off, perr := parseOffset(first)
+	off, perr := parsePosition(first)
 	if perr != nil {
 		return 0, size, false, nil
 	}
 	end := size
 	if last != "" {
-		e, perr := parseOffset(last)
+		e, perr := parsePosition(last)
 		if perr != nil || e < off {
 			return 0, size, false, nil
 		}
@@ -215,6 +217,16 @@ func parseRange(header string, size int64) (off, n int64, ok bool, err error) {
 		return 0, 0, false, errInvalidRange
 	}
 	return off, end - off, true, nil
+}
+
+// parsePosition reads digits that may mean more bytes than any object has (RFC 9110, section 14.1.1, sets no
+// limit): such a position is past every end.
+func parsePosition(s string) (int64, error) {
+	n, err := parseOffset(s)
+	if errors.Is(err, strconv.ErrRange) {
+		return math.MaxInt64, nil
+	}
+	return n, err
 }
 
 // parseOffset reads digits; the numbers of HTTP ranges have no sign.
@@ -232,8 +244,8 @@ func parseCopyRange(header string, size int64, clamp bool) (off, n int64, err er
 	if !found || !dash {
 		return 0, 0, bad
 	}
-	off, ferr := parseOffset(first)
-	end, lerr := parseOffset(last)
+	off, ferr := parsePosition(first)
+	end, lerr := parsePosition(last)
 	if ferr != nil || lerr != nil || end < off {
 		return 0, 0, bad
 	}

@@ -150,6 +150,8 @@ var operations = map[string]func(*request) error{
 	"PUT object":             (*request).putObject,
 	"GET object":             (*request).getObject,
 	"HEAD object":            (*request).getObject,
+	"GET object?partNumber":  (*request).getObject,
+	"HEAD object?partNumber": (*request).getObject,
 	"DELETE object":          (*request).deleteObject,
 	"GET object?acl":         (*request).acl,
 	"PUT object?acl":         (*request).putACL,

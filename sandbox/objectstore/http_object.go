@@ -2,6 +2,7 @@ package objectstore
 
 import (
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -105,7 +106,7 @@ func (q *request) copyObject() error {
 	if !replace {
 		o.Tags = src.rec.Tags
 	}
-	o.Content, o.Size = src.rec.Content, src.Size()
+	o.Content, o.Size, o.Parts = src.rec.Content, src.Size(), src.rec.Parts
 	o.ETag, o.Checksums = src.ETag(), src.rec.Checksums
 	o.Modified = q.s.now()
 	q.s.segments.hold(o.Content)
@@ -169,9 +170,11 @@ func (q *request) getObject() error {
 	if err := readConditions(q.r.Header, "", o.ETag(), o.Modified()); err != nil {
 		return err
 	}
-	off, n, partial, err := parseRange(q.r.Header.Get("Range"), o.Size())
-	if err != nil {
+	off, n, partial, err := q.selected(o)
+	if e, ok := errors.AsType[*Error](err); ok && e.Status == http.StatusRequestedRangeNotSatisfiable {
 		h.Set("Content-Range", fmt.Sprintf("bytes */%d", o.Size()))
+	}
+	if err != nil {
 		return err
 	}
 	q.setObjectHeaders(o)
@@ -194,6 +197,35 @@ func (q *request) getObject() error {
 		q.s.opt.Logger.Debug("sending an object ended early", "request", q.id, "error", err)
 	}
 	return nil
+}
+
+// selected returns which bytes of o the request wants: those of a range or of a part, else all.
+func (q *request) selected(o *Object) (off, n int64, partial bool, err error) {
+	ranges := q.r.Header.Get("Range")
+	if !q.query.Has("partNumber") {
+		return parseRange(ranges, o.Size())
+	}
+	number, err := strconv.Atoi(q.query.Get("partNumber"))
+	switch {
+	case err != nil || number < 1 || number > maxParts:
+		return 0, 0, false, errInvalidArgument.because(fmt.Sprintf("The part number must be 1 to %d", maxParts))
+	case ranges != "":
+		return 0, 0, false, errInvalidRequest.because("A range and a part number exclude each other")
+	}
+	parts := o.rec.Parts
+	if len(parts) == 0 { // made in one piece
+		parts = []int64{o.Size()}
+	} else {
+		q.w.Header().Set("X-Amz-Mp-Parts-Count", strconv.Itoa(len(parts)))
+	}
+	if number > len(parts) {
+		return 0, 0, false, errInvalidPartNumber
+	}
+	for _, size := range parts[:number-1] {
+		off += size
+	}
+	n = parts[number-1]
+	return off, n, n > 0, nil // no Content-Range can name no bytes
 }
 
 func (q *request) setObjectHeaders(o *Object) {

@@ -189,8 +189,15 @@ func (s *Store) authenticate(r *http.Request, query url.Values) (g signature, ke
 	if s.opt.Credentials == nil {
 		return g, nil, errInvalidAccessKey
 	}
-	secret, ok := s.opt.Credentials(g.accessKey)
-	if !ok {
+	token := r.Header.Get("X-Amz-Security-Token")
+	if g.expires != 0 {
+		token = query.Get("X-Amz-Security-Token")
+	}
+	secret, err := s.opt.Credentials(g.accessKey, token)
+	if e, ok := errors.AsType[*Error](err); ok {
+		return g, nil, e
+	}
+	if err != nil {
 		return g, nil, errInvalidAccessKey
 	}
 	if h := g.unsignedHeader(r.Header); h != "" {

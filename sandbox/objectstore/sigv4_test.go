@@ -23,9 +23,14 @@ var awsTime = time.Date(2013, 5, 24, 0, 0, 0, 0, time.UTC)
 
 func awsStore() *Store {
 	return &Store{opt: Options{
-		Credentials: func(a string) (string, bool) { return awsSecret, a == awsKey },
-		Region:      "us-east-1",
-		Now:         func() time.Time { return awsTime },
+		Credentials: func(a, _ string) (string, error) {
+			if a != awsKey {
+				return "", errInvalidAccessKey
+			}
+			return awsSecret, nil
+		},
+		Region: "us-east-1",
+		Now:    func() time.Time { return awsTime },
 	}}
 }
 

@@ -28,7 +28,8 @@
 //
 // # Memory
 //
-// The objects' records are kept in memory, about 600 bytes for an object and 40 for each run; a
+// The objects' records are kept in memory, about 600 bytes for an object, 40 for each run
+// and 8 for each part; a
 // request under way needs a buffer of 256 KiB.
 package objectstore
 
@@ -60,9 +61,11 @@ const (
 
 // Options says how a Store behaves. Only Credentials is needed to be of use over HTTP.
 type Options struct {
-	// Credentials returns the secret key of an access key. Without it nobody is let in over HTTP.
-	// It must be safe for concurrent use.
-	Credentials func(accessKey string) (secret string, ok bool)
+	// Credentials returns the secret key of an access key; securityToken is what a request with a
+	// temporary one brings along, else "". An *Error is sent as it is, any other error is
+	// InvalidAccessKeyId. Without Credentials nobody is let in over HTTP. It must be safe for
+	// concurrent use.
+	Credentials func(accessKey, securityToken string) (secret string, err error)
 	// Region is what signatures must be made for. Empty: any.
 	Region string
 	// Domain adds addressing by host name: BUCKET.Domain. Empty: only by path.
@@ -180,6 +183,16 @@ func (s *Store) Close() error {
 		return nil
 	}
 	return s.unlock.Close()
+}
+
+// Healthy returns nil if the store is open and its directory can be reached.
+func (s *Store) Healthy() error {
+	if !s.enter() {
+		return errShutdown
+	}
+	defer s.leave()
+	_, err := os.Stat(s.disk.path(versionFile))
+	return err
 }
 
 // enter counts an operation in, so that Close waits for it; each true needs a call of leave.

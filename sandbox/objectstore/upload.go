@@ -226,6 +226,7 @@ func (u *upload) object(parts []*part) (*object, error) {
 			o.Content = o.Content.add(r)
 		}
 		o.Size += p.Size
+		o.Parts = append(o.Parts, p.Size)
 		sum, err := hex.DecodeString(p.ETag)
 		if err != nil {
 			return nil, fmt.Errorf("part %d of upload %s has no MD5: %w", p.Number, u.id, err)

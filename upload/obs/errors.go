@@ -69,6 +69,32 @@ var sentences = map[string]string{
 	"VirtualHostDomainRequired": "the store wants the bucket in the host name, not in the path",
 }
 
+// otherRegion are the codes of a store that has the bucket in another region than the request was sent
+// to, or signed for. Some name the region, in the body or in a header.
+var otherRegion = map[string]bool{
+	"AuthorizationHeaderMalformed": true,
+	"PermanentRedirect":            true,
+	"TemporaryRedirect":            true,
+	"Redirect":                     true,
+}
+
+// mustBeHTTPS is what to do about an endpoint of http:// that should be one of https://.
+const mustBeHTTPS = "the store speaks HTTPS there: its endpoint must begin with https:"
+
+// wantsTLS reports an answer by which a server says that it takes only TLS on this port, in the words of
+// Go's server or of nginx.
+func wantsTLS(status int, body string) bool {
+	body = strings.ToLower(body)
+	return status == http.StatusBadRequest &&
+		(strings.Contains(body, "http request to an https server") || strings.Contains(body, "plain http request was sent to https"))
+}
+
+// isTLSAlert reports a server that answers a plain request with a TLS alert record: type 21, version 3.x.
+// net/http has no type for it.
+func isTLSAlert(err error) bool {
+	return strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`)
+}
+
 // wrapUpload is wrap for a call that concerns an upload: a 404 without a word then means the
 // upload, where minio-go assumes the object.
 func (b *Bucket) wrapUpload(op, key string, s *seen, err error) error {
@@ -103,6 +129,9 @@ func fromAnswer(e *upload.Error, answer minio.ErrorResponse) {
 		// The body was no error document, so minio-go put the status line in place of a code.
 		e.Temporary = temporaryStatus(e.Status)
 		e.Message = http.StatusText(e.Status)
+		if wantsTLS(e.Status, answer.Message) {
+			e.Message = mustBeHTTPS
+		}
 		if e.Status < 300 {
 			e.Message, e.Err, e.Temporary = "", errNoReply, true
 		}
@@ -112,6 +141,9 @@ func fromAnswer(e *upload.Error, answer minio.ErrorResponse) {
 	e.Code, e.Message, e.Class = answer.Code, answer.Message, classes[answer.Code]
 	if sentence, ok := sentences[e.Code]; ok {
 		e.Message = sentence
+	}
+	if otherRegion[e.Code] && answer.Region != "" {
+		e.Message = fmt.Sprintf("the bucket is in the region %q", answer.Region)
 	}
 	if e.RequestID == "" {
 		e.RequestID = answer.RequestID
@@ -158,8 +190,10 @@ func fromFailure(e *upload.Error, err error) {
 	case errors.Is(err, errEndless), errors.Is(err, errTooLong):
 	case errors.As(err, &cert):
 		e.Message = "the store's certificate is not trusted: " + cert.Err.Error()
-	case errors.As(err, &plain), isRequest && request.Err.Error() == "http: server gave HTTP response to HTTPS client":
-		e.Message = "the store does not speak HTTPS here"
+	case errors.As(err, &plain), errors.Is(err, http.ErrSchemeMismatch):
+		e.Message = "the store does not speak HTTPS here: its endpoint must begin with http:"
+	case isTLSAlert(err):
+		e.Message = mustBeHTTPS
 	case errors.As(err, &name) && name.IsNotFound:
 		e.Message = "there is no host " + name.Name
 	case isRequest:

@@ -30,7 +30,8 @@ import (
 type Style int
 
 const (
-	// Auto is VirtualHost for OBS and AWS, and Path for IP addresses, localhost and all others.
+	// Auto is VirtualHost for OBS (any host below "obs.") and AWS, and Path for IP addresses, localhost
+	// and all others.
 	Auto Style = iota
 	// Path is https://endpoint/bucket/key.
 	Path
@@ -150,10 +151,10 @@ func lookup(style Style, host string) minio.BucketLookupType {
 	}
 	name = strings.ToLower(strings.Trim(name, "[]"))
 	switch {
-	case net.ParseIP(name) != nil, name == "localhost", strings.HasSuffix(name, ".localhost"):
-		return minio.BucketLookupPath
 	case strings.HasPrefix(name, "obs."), strings.Contains(name, ".myhuaweicloud."):
 		return minio.BucketLookupDNS
+	case net.ParseIP(name) != nil, isLocalhost(name):
+		return minio.BucketLookupPath
 	}
 	return minio.BucketLookupAuto
 }

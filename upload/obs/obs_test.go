@@ -586,6 +586,8 @@ func TestStyle(t *testing.T) {
 		{"http://127.0.0.1:9000", obs.Auto, "127.0.0.1:9000", "/bucket/k"},
 		{"http://[::1]:9000/", obs.Auto, "[::1]:9000", "/bucket/k"},
 		{"localhost:9000", obs.Auto, "localhost:9000", "/bucket/k"},
+		{"s3.localhost:9000", obs.Auto, "s3.localhost:9000", "/bucket/k"},
+		{"https://obs.localhost:9000", obs.Auto, "bucket.obs.localhost:9000", "/k"},
 		{"http://minio.example:9000", obs.Auto, "minio.example:9000", "/bucket/k"},
 		{"https://obs.eu-de.example.com", obs.Auto, "bucket.obs.eu-de.example.com", "/k"},
 		{"obs.cn-north-4.myhuaweicloud.com", obs.Auto, "bucket.obs.cn-north-4.myhuaweicloud.com", "/k"},

@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/md5"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"imgferry/sandbox"
 	"imgferry/sandbox/objectstore"
 	"imgferry/upload"
 	"imgferry/upload/obs"
@@ -26,14 +28,19 @@ import (
 // These tests run against a whole store behind a real connection.
 
 // partSize of the objects sent here, in bytes.
-const partSize = 64 << 10
+const partSize = 128 << 10 // above the least that OBS takes
 
 // serve starts a store with one bucket, with its requests going through wrap.
 func serve(t *testing.T, options objectstore.Options, wrap func(http.Handler) http.Handler) (*objectstore.Store, *httptest.Server) {
 	t.Helper()
 	options.NoSync = true
 	options.MinPartSize = 1
-	options.Credentials = func(key string) (string, bool) { return secretKey, key == accessKey }
+	options.Credentials = func(key, token string) (string, error) {
+		if key != accessKey || token != "" {
+			return "", errors.New("unknown")
+		}
+		return secretKey, nil
+	}
 	store, err := objectstore.Open(t.TempDir(), options)
 	if err != nil {
 		t.Fatal(err)
@@ -110,94 +117,158 @@ func checkObject(t *testing.T, store *objectstore.Store, key string, data []byte
 	}
 }
 
-// The store is used as a plain S3 store over HTTP, and under the rules of OBS.
-func TestStore(t *testing.T) {
-	for _, strict := range []bool{false, true} {
-		t.Run(fmt.Sprintf("strict=%t", strict), func(t *testing.T) {
-			var options objectstore.Options
-			if strict {
-				options.Rules = objectstore.OBS()
-				options.Rules.RefuseLiteralHash = true
-				options.Domain = "obs.test"
-			}
-			store, server := serve(t, options, plain)
-			b := bucket(t, server, noToken, func(c *obs.Config) {
-				if strict {
-					transport := obs.NewTransport(0)
-					t.Cleanup(transport.CloseIdleConnections)
-					transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-						return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
-					}
-					c.Transport = transport
-					c.Endpoint = "http://obs.test"
-				}
-			})
-			ctx := t.Context()
-			if err := b.CheckBucket(ctx); err != nil {
-				t.Error(err)
-			}
-			for _, raw := range []bool{false, true} {
-				key := fmt.Sprintf("disks/ä +%t", raw)
-				data := noise(10*partSize + 5)
-				result, err := send(ctx, b, key, data, raw)
-				if err != nil || result.Sent != int64(len(data)) {
-					t.Fatalf("%+v, %v", result, err)
-				}
-				checkObject(t, store, key, data, result.ETag)
+// place is a store that the suite runs against.
+type place struct {
+	// open returns its bucket, with changes to the settings.
+	open func(t *testing.T, change ...func(*obs.Config)) *obs.Bucket
+	// check compares what it has with data.
+	check func(t *testing.T, key string, data []byte, etag string)
+	// lastPart is the number of the last of many parts. Above 1,000 the store lists several pages.
+	lastPart int
+}
 
-				object, err := b.Stat(ctx, key)
-				if err != nil || object.Size != int64(len(data)) || object.ETag != result.ETag || object.Metadata["digest"] != "d" || object.Modified.IsZero() {
-					t.Errorf("%+v, %v", object, err)
-				}
-				if err := b.SetMetadata(ctx, object, upload.Metadata{"digest": "new", "level": "3"}); err != nil {
-					t.Error(err)
-				}
-				object, err = b.Stat(ctx, key)
-				if err != nil || object.Size != int64(len(data)) || len(object.Metadata) != 2 || object.Metadata["digest"] != "new" {
-					t.Errorf("%+v, %v", object, err)
-				}
-				r, err := b.Get(ctx, key, 70_000, 1000)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got, err := io.ReadAll(r)
-				r.Close()
-				if err != nil || !bytes.Equal(got, data[70_000:71_000]) {
-					t.Errorf("range of %d bytes, %v", len(got), err)
-				}
-				if _, err := b.Get(ctx, key, int64(len(data)), 1); err == nil {
-					t.Error("a range past the end was read")
-				}
-				if err := errors.Join(b.Remove(ctx, key), b.Remove(ctx, key)); err != nil {
-					t.Error(err)
-				}
-				if _, err := b.Stat(ctx, key); !errors.Is(err, upload.ErrNoObject) {
-					t.Error(err)
-				}
-			}
-
-			small := []byte("bitmap")
-			sum := md5.Sum(small)
-			etag, err := b.Put(ctx, "k.mf", bytes.NewReader(small), int64(len(small)), &sum, nil)
-			if err != nil || etag != fmt.Sprintf("%x", sum) {
-				t.Errorf("%s, %v", etag, err)
-			}
-			checkObject(t, store, "k.mf", small, etag)
-			if _, err := b.Put(ctx, "empty", bytes.NewReader(nil), 0, nil, nil); err != nil {
+// places are a plain S3 store over HTTP, and one that imitates OBS in all that is known of it: HTTPS with an
+// authority of its own, buckets in host names only, no payload hashes, no trailers, no tiny parts.
+var places = map[string]func(*testing.T) place{
+	"S3": func(t *testing.T) place {
+		store, server := serve(t, objectstore.Options{Region: "test-1"}, plain)
+		return place{
+			open: func(t *testing.T, change ...func(*obs.Config)) *obs.Bucket {
+				return bucket(t, server, append(change, noToken)...)
+			},
+			check: func(t *testing.T, key string, data []byte, etag string) {
+				t.Helper()
+				checkObject(t, store, key, data, etag)
+			},
+			lastPart: 1003,
+		}
+	},
+	"OBS": func(t *testing.T) place {
+		box, err := sandbox.Start(t.Context(), sandbox.Config{
+			DataDir: t.TempDir(), Imitate: sandbox.OBS, RefusePayloadHash: true,
+			AccessKey: accessKey, SecretKey: secretKey, Region: "test-1", Bucket: "bucket",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := box.Close(context.Background()); err != nil {
 				t.Error(err)
-			}
-			wrong := md5.Sum([]byte("other"))
-			if _, err := b.Put(ctx, "wrong", bytes.NewReader(small), int64(len(small)), &wrong, nil); err == nil {
-				t.Error("a body with another MD5 was taken")
 			}
 		})
+		p := place{lastPart: 5}
+		p.open = func(t *testing.T, change ...func(*obs.Config)) *obs.Bucket {
+			trusted := x509.NewCertPool()
+			if !trusted.AppendCertsFromPEM(box.Certificate()) {
+				t.Fatal("no certificate")
+			}
+			transport := obs.NewTransport(0)
+			t.Cleanup(transport.CloseIdleConnections)
+			transport.TLSClientConfig = &tls.Config{RootCAs: trusted}
+			c := func(c *obs.Config) { c.Endpoint, c.Transport = box.StoreEndpoint(), transport }
+			return bucket(t, new(httptest.Server), append([]func(*obs.Config){c, noToken}, change...)...)
+		}
+		p.check = func(t *testing.T, key string, data []byte, etag string) {
+			t.Helper()
+			b := p.open(t)
+			object, err := b.Stat(t.Context(), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := b.Get(t.Context(), key, 0, object.Size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) || object.ETag != etag {
+				t.Errorf("object of %d bytes, ETag %s (want %s), %v", len(got), object.ETag, etag, err)
+			}
+		}
+		return p
+	},
+}
+
+func inPlaces(t *testing.T, test func(*testing.T, place)) {
+	for name, start := range places {
+		t.Run(name, func(t *testing.T) { test(t, start(t)) })
 	}
+}
+
+// Everything that is done with objects.
+func TestStore(t *testing.T) {
+	inPlaces(t, func(t *testing.T, p place) {
+		b, check := p.open(t), func(key string, data []byte, etag string) {
+			t.Helper()
+			p.check(t, key, data, etag)
+		}
+		ctx := t.Context()
+		if err := b.CheckBucket(ctx); err != nil {
+			t.Error(err)
+		}
+		for _, raw := range []bool{false, true} {
+			key := fmt.Sprintf("disks/ä +%t", raw)
+			data := noise(10*partSize + 5)
+			result, err := send(ctx, b, key, data, raw)
+			if err != nil || result.Sent != int64(len(data)) {
+				t.Fatalf("%+v, %v", result, err)
+			}
+			check(key, data, result.ETag)
+
+			object, err := b.Stat(ctx, key)
+			if err != nil || object.Size != int64(len(data)) || object.ETag != result.ETag || object.Metadata["digest"] != "d" || object.Modified.IsZero() {
+				t.Errorf("%+v, %v", object, err)
+			}
+			if err := b.SetMetadata(ctx, object, upload.Metadata{"digest": "new", "level": "3"}); err != nil {
+				t.Error(err)
+			}
+			object, err = b.Stat(ctx, key)
+			if err != nil || object.Size != int64(len(data)) || len(object.Metadata) != 2 || object.Metadata["digest"] != "new" {
+				t.Errorf("%+v, %v", object, err)
+			}
+			r, err := b.Get(ctx, key, 70_000, 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(r)
+			r.Close()
+			if err != nil || !bytes.Equal(got, data[70_000:71_000]) {
+				t.Errorf("range of %d bytes, %v", len(got), err)
+			}
+			if _, err := b.Get(ctx, key, int64(len(data)), 1); err == nil {
+				t.Error("a range past the end was read")
+			}
+			if err := errors.Join(b.Remove(ctx, key), b.Remove(ctx, key)); err != nil {
+				t.Error(err)
+			}
+			if _, err := b.Stat(ctx, key); !errors.Is(err, upload.ErrNoObject) {
+				t.Error(err)
+			}
+		}
+
+		small := []byte("bitmap")
+		sum := md5.Sum(small)
+		etag, err := b.Put(ctx, "k.mf", bytes.NewReader(small), int64(len(small)), &sum, nil)
+		if err != nil || etag != fmt.Sprintf("%x", sum) {
+			t.Errorf("%s, %v", etag, err)
+		}
+		check("k.mf", small, etag)
+		if _, err := b.Put(ctx, "empty", bytes.NewReader(nil), 0, nil, nil); err != nil {
+			t.Error(err)
+		}
+		wrong := md5.Sum([]byte("other"))
+		if _, err := b.Put(ctx, "wrong", bytes.NewReader(small), int64(len(small)), &wrong, nil); err == nil {
+			t.Error("a body with another MD5 was taken")
+		}
+	})
 }
 
 // The six methods of an unfinished upload.
 func TestStoreUpload(t *testing.T) {
-	_, server := serve(t, objectstore.Options{}, plain)
-	b := bucket(t, server, noToken)
+	inPlaces(t, storeUpload)
+}
+
+func storeUpload(t *testing.T, place place) {
+	b := place.open(t)
 	ctx := t.Context()
 	id, err := b.Begin(ctx, "k", nil)
 	if err != nil {
@@ -208,8 +279,11 @@ func TestStoreUpload(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want []upload.StoredPart
-	for n := 1; n <= 1003; n += 1 + n%2 { // more than one page
+	for n := 1; n <= place.lastPart; n += 1 + n%2 {
 		body := []byte(fmt.Sprint("part ", n))
+		if place.lastPart < 1000 {
+			body = append(body, make([]byte, partSize)...)
+		}
 		etag, err := b.PutPart(ctx, "k", id, n, bytes.NewReader(body), int64(len(body)), nil)
 		if err != nil || etag != fmt.Sprintf("%x", md5.Sum(body)) {
 			t.Fatal(etag, err)
@@ -247,7 +321,10 @@ func TestStoreUpload(t *testing.T) {
 }
 
 func TestStoreRefuses(t *testing.T) {
-	_, server := serve(t, objectstore.Options{Region: "test-1"}, plain)
+	inPlaces(t, storeRefuses)
+}
+
+func storeRefuses(t *testing.T, p place) {
 	for _, c := range []struct {
 		name   string
 		change func(*obs.Config)
@@ -257,7 +334,7 @@ func TestStoreRefuses(t *testing.T) {
 		{"secret", func(c *obs.Config) { c.SecretKey = "wrong" }, upload.ErrDenied},
 		{"bucket", func(c *obs.Config) { c.Bucket = "another" }, upload.ErrNoBucket},
 	} {
-		b := bucket(t, server, noToken, c.change)
+		b := p.open(t, c.change)
 		_, begin := b.Begin(t.Context(), "k", nil)
 		_, put := b.Put(t.Context(), "k", strings.NewReader("x"), 1, nil, nil)
 		for _, err := range []error{b.CheckBucket(t.Context()), begin, put} {
@@ -266,7 +343,7 @@ func TestStoreRefuses(t *testing.T) {
 			}
 		}
 	}
-	b := bucket(t, server, noToken, func(c *obs.Config) { c.Region = "another" })
+	b := p.open(t, func(c *obs.Config) { c.Region = "another" })
 	if err := b.CheckBucket(t.Context()); err == nil || upload.Temporary(err) {
 		t.Errorf("another region: %v", err)
 	}
@@ -393,6 +470,39 @@ func TestSetMetadataOfLargeObject(t *testing.T) {
 	}
 }
 
+// What OBS refuses is refused by its imitation, and an authority that nobody vouched for is not trusted.
+func TestImitationIsStrict(t *testing.T) {
+	p := places["OBS"](t)
+	for name, c := range map[string]struct {
+		change func(*obs.Config)
+		says   string
+	}{
+		"path":      {func(c *obs.Config) { c.Style = obs.Path }, "in the host name"},
+		"authority": {func(c *obs.Config) { c.Transport = obs.NewTransport(0) }, "not trusted"},
+		"http":      {func(c *obs.Config) { c.Endpoint = strings.Replace(c.Endpoint, "https", "http", 1) }, ""},
+	} {
+		if _, err := p.open(t, c.change).Begin(t.Context(), "k", nil); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	b := p.open(t)
+	id, err := b.Begin(t.Context(), "k", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parts []upload.StoredPart
+	for n := range 2 {
+		etag, err := b.PutPart(t.Context(), "k", id, n+1, strings.NewReader("small"), 5, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, upload.StoredPart{Number: n + 1, ETag: etag})
+	}
+	if _, err := b.Complete(t.Context(), "k", id, parts); err == nil || !strings.Contains(err.Error(), "EntityTooSmall") {
+		t.Errorf("parts below 100 KiB: %v", err)
+	}
+}
+
 // zeros is a disk without content.
 type zeros struct{}
 
@@ -406,7 +516,7 @@ func BenchmarkSend(b *testing.B) {
 	const size = 256 << 20
 	store, err := objectstore.Open(b.TempDir(), objectstore.Options{
 		NoSync:      true,
-		Credentials: func(string) (string, bool) { return secretKey, true },
+		Credentials: func(string, string) (string, error) { return secretKey, nil },
 	})
 	if err != nil {
 		b.Fatal(err)

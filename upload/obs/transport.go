@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,15 +17,15 @@ import (
 const defaultConnections = 64
 
 // NewTransport returns a transport with time limits for uploads, that keeps up to connections
-// idle connections to the store (0: 64). It takes a proxy from the environment. A caller may set
-// its TLSClientConfig and Proxy before using it.
+// idle connections to the store (0: 64). It takes a proxy from the environment, and host names below
+// ".localhost" for this machine. A caller may set its TLSClientConfig and Proxy before using it.
 func NewTransport(connections int) *http.Transport {
 	if connections <= 0 {
 		connections = defaultConnections
 	}
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment, // never for loopback addresses
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:         dial,
 		TLSHandshakeTimeout: 10 * time.Second,
 		// A last resort, since upload.Retry bounds each call more tightly: a Complete may take
 		// minutes.
@@ -35,6 +36,30 @@ func NewTransport(connections int) *http.Transport {
 		DisableCompression:    true, // objects are opaque
 		WriteBufferSize:       64 << 10,
 	}
+}
+
+// dial connects to an address. Names below ".localhost" are never looked up, as RFC 6761, section 6.3,
+// asks of programs: few resolvers know bucket.obs.localhost.
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || !isLocalhost(host) {
+		return d.DialContext(ctx, network, address)
+	}
+	conn, err := d.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+	if err == nil {
+		return conn, nil
+	}
+	if conn, err6 := d.DialContext(ctx, network, net.JoinHostPort("::1", port)); err6 == nil {
+		return conn, nil
+	}
+	return nil, err
+}
+
+// isLocalhost reports whether a host name means this machine by definition.
+func isLocalhost(host string) bool {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // seen is what the transport saw of the last answer to a call. minio-go keeps less.
