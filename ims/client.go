@@ -47,6 +47,11 @@ type Config struct {
 	Now func() time.Time
 	// RequestTimeout bounds one attempt of one call. 0 is 30 seconds.
 	RequestTimeout time.Duration
+	// Tries bounds how often a call is sent that may be repeated. 0 is 6.
+	Tries int
+	// Delay is the wait before the second try; each further one doubles it, up to 32 times as much.
+	// 0 is 250 ms: with six tries that lasts about ten seconds.
+	Delay time.Duration
 }
 
 // Client calls the service. It is safe for concurrent use.
@@ -70,6 +75,11 @@ func New(cfg Config) (*Client, error) {
 		}
 		cfg.Endpoint = "https://ims." + cfg.Region + ".myhuaweicloud.com"
 	}
+	return newClient("image", cfg)
+}
+
+// newClient returns a client of the image or identity service, whose endpoint is given.
+func newClient(service string, cfg Config) (*Client, error) {
 	if !strings.Contains(cfg.Endpoint, "://") {
 		cfg.Endpoint = "https://" + cfg.Endpoint
 	}
@@ -77,7 +87,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil || base.Host == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "" ||
 		base.Scheme != "http" && base.Scheme != "https" || strings.Trim(base.Path, "/") != "" {
 		// The address itself stays out of the message: it may hold a password.
-		return nil, errors.New("the image service's endpoint is not of the form https://HOST[:PORT]")
+		return nil, fmt.Errorf("the %s service's endpoint is not of the form https://HOST[:PORT]", service)
 	}
 	if cfg.HTTPClient == nil {
 		cfg.HTTPClient = &http.Client{Transport: &http.Transport{
@@ -94,6 +104,12 @@ func New(cfg Config) (*Client, error) {
 	}
 	if cfg.RequestTimeout <= 0 {
 		cfg.RequestTimeout = defaultRequestTimeout
+	}
+	if cfg.Tries <= 0 {
+		cfg.Tries = defaultTries
+	}
+	if cfg.Delay <= 0 {
+		cfg.Delay = defaultDelay
 	}
 	return &Client{cfg, base, &hc}, nil
 }

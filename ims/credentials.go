@@ -1,6 +1,7 @@
 package ims
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ type secrets struct {
 	accessKey, secretKey string
 	securityToken        string // of temporary keys, else ""
 	token                string // of token mode, else ""
+	password             string // of the one call that sends it in its body, else ""
 }
 
 // AccessKey returns credentials that sign each request with an AK/SK pair. securityToken belongs to
@@ -31,6 +33,10 @@ func AccessKey(accessKey, secretKey, securityToken string) Credentials {
 // Token returns credentials that send a token of the identity service in X-Auth-Token. Such a token is
 // valid for 24 hours (reference, 3.2).
 func Token(token string) Credentials { return hold(secrets{token: token}) }
+
+// password returns credentials that authorize nothing: the password is in the request's body. They keep
+// it out of messages.
+func password(p string) Credentials { return hold(secrets{password: p}) }
 
 func hold(s secrets) Credentials { return Credentials{func() secrets { return s }} }
 
@@ -47,6 +53,8 @@ func (c Credentials) check() error {
 	switch {
 	case s == secrets{}:
 		return errors.New("no credentials are given")
+	case s.password != "":
+		return nil // goes into JSON, which takes any text
 	case s.token == "" && (s.accessKey == "" || s.secretKey == ""):
 		return errors.New("the access key or its secret is missing")
 	}
@@ -61,9 +69,14 @@ func (c Credentials) check() error {
 // redact returns text without any secret in it: a service may send back what it was sent.
 func (c Credentials) redact(text string) string {
 	s := c.secrets()
-	for _, secret := range []string{s.secretKey, s.securityToken, s.token} {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "[redacted]")
+	for _, secret := range []string{s.secretKey, s.securityToken, s.token, s.password} {
+		if secret == "" {
+			continue
+		}
+		text = strings.ReplaceAll(text, secret, "[redacted]")
+		// As it stands in a request's body, which a service may send back as it came.
+		if inJSON, err := json.Marshal(secret); err == nil {
+			text = strings.ReplaceAll(text, string(inJSON[1:len(inJSON)-1]), "[redacted]")
 		}
 	}
 	return text
@@ -77,6 +90,8 @@ func (c Credentials) String() string {
 		return "no credentials"
 	case s.token != "":
 		return "token"
+	case s.password != "":
+		return "password"
 	case s.securityToken != "":
 		return fmt.Sprintf("temporary AK/SK (access key %.4s...)", s.accessKey)
 	}

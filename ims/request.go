@@ -20,10 +20,10 @@ import (
 const (
 	// maxBody bounds what is read of an answer, in bytes: a page of 500 images has about 1 MB.
 	maxBody = 8 << 20
-	// maxAttempts bounds how often a call is sent; with the delays below that lasts about ten seconds.
-	maxAttempts = 6
-	// firstDelay is the wait before the second attempt; each further one doubles it up to maxDelay.
-	firstDelay, maxDelay = 250 * time.Millisecond, 8 * time.Second
+	// defaultTries and defaultDelay are what Config's zero fields stand for.
+	defaultTries, defaultDelay = 6, 250 * time.Millisecond
+	// maxDoublings bounds the wait between two attempts.
+	maxDoublings = 5
 	// maxRetryAfter is the longest wait that the service may ask for.
 	maxRetryAfter = time.Minute
 )
@@ -33,10 +33,13 @@ type call struct {
 	op, method, path string
 	query            url.Values
 	body             []byte
+	harmless         bool              // a POST that sent twice does no more than once
+	secret           bool              // the answer must not be shown, whatever it is
+	header           func(http.Header) // sees the header of the answer that decode reads, if not nil
 }
 
-// repeatable says that the call only reads, so that sending it twice is the same as once.
-func (k call) repeatable() bool { return k.method == http.MethodGet }
+// repeatable says that sending the call twice is the same as once: it only reads, or is harmless.
+func (k call) repeatable() bool { return k.method == http.MethodGet || k.harmless }
 
 // do sends a call until decode has read its answer. Calls that only read are sent again after transient
 // failures; calls that change something only where the service surely did not take them.
@@ -47,10 +50,10 @@ func (c *Client) do(ctx context.Context, k call, decode func([]byte) error) erro
 		}
 		wait, err := c.attempt(ctx, k, decode)
 		var fail *APIError
-		if err == nil || !errors.As(err, &fail) || !fail.Temporary || fail.MaybeDone || n == maxAttempts {
+		if err == nil || !errors.As(err, &fail) || !fail.Temporary || fail.MaybeDone || n == c.cfg.Tries {
 			return err
 		}
-		if err := sleep(ctx, max(wait, backoff(n))); err != nil {
+		if err := sleep(ctx, max(wait, c.backoff(n))); err != nil {
 			return fmt.Errorf("%w; then: %w", fail, err)
 		}
 	}
@@ -58,9 +61,9 @@ func (c *Client) do(ctx context.Context, k call, decode func([]byte) error) erro
 
 // backoff returns the wait after attempt n: doubled each time, and between half and all of that, so that
 // many clients don't come back together.
-func backoff(n int) time.Duration {
-	d := min(firstDelay<<(n-1), maxDelay)
-	return d/2 + rand.N(d/2)
+func (c *Client) backoff(n int) time.Duration {
+	d := c.cfg.Delay << min(n-1, maxDoublings)
+	return d/2 + rand.N(d/2+1)
 }
 
 // sleep waits for d, or for the end of ctx, whose cause it returns.
@@ -87,7 +90,9 @@ func (c *Client) attempt(ctx context.Context, k call, decode func([]byte) error)
 	}
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set(headerProject, c.cfg.ProjectID)
+	if c.cfg.ProjectID != "" {
+		req.Header.Set(headerProject, c.cfg.ProjectID)
+	}
 	if len(k.body) > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -113,8 +118,14 @@ func (c *Client) attempt(ctx context.Context, k call, decode func([]byte) error)
 	case len(body) > maxBody:
 		fail.Err = fmt.Errorf("the answer is longer than %d bytes", maxBody)
 	default:
-		if err := decode(body); err != nil {
-			fail.Err = errors.New(c.cfg.Credentials.redact(unreadable(body, err).Error()))
+		if k.header != nil {
+			k.header(resp.Header)
+		}
+		if err := decode(body); err != nil && k.secret {
+			fail.Err = err
+		} else if err != nil {
+			redact := c.cfg.Credentials.redact
+			fail.Err = errors.New(redact(unreadable([]byte(redact(string(body))), err).Error()))
 		}
 	}
 	if fail.Err == nil {
@@ -126,13 +137,18 @@ func (c *Client) attempt(ctx context.Context, k call, decode func([]byte) error)
 
 // refused fills in what an answer other than 2xx says.
 func (c *Client) refused(fail *APIError, k call, resp *http.Response, body []byte) {
-	code, message, id := decodeError(body)
-	fail.Code, fail.Message = code, c.cfg.Credentials.redact(message)
+	redact := c.cfg.Credentials.redact
+	// Before, so that no excerpt cuts a secret in two; and after, since JSON has many spellings.
+	code, message, id := decodeError([]byte(redact(string(body))))
+	fail.Code, fail.Message = code, redact(message)
 	if fail.RequestID == "" {
 		fail.RequestID = id
 	}
 	if fail.Message == "" {
 		fail.Message = "the service answers " + strings.ToLower(http.StatusText(resp.StatusCode))
+	}
+	if c.base.Scheme == "http" && wantsTLS(resp, body) {
+		fail.Message = mustBeHTTPS
 	}
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
@@ -167,6 +183,10 @@ func (c *Client) unanswered(ctx context.Context, k call, err error) error {
 		fail.Err = context.Cause(ctx)
 	case errors.Is(err, context.DeadlineExceeded):
 		fail.Err, fail.Temporary = fmt.Errorf("no answer within %s", c.cfg.RequestTimeout), true
+	case errors.Is(err, http.ErrSchemeMismatch):
+		fail.Err = fmt.Errorf("the service does not speak HTTPS at %s: its endpoint must begin with http://", c.base.Host)
+	case isTLSAlert(err):
+		fail.Err, fail.MaybeDone = errors.New(mustBeHTTPS), false
 	default:
 		fail.Temporary = !isPermanent(err)
 	}
@@ -178,6 +198,25 @@ func unsent(err error) bool {
 	var op *net.OpError
 	var dns *net.DNSError
 	return errors.As(err, &dns) || errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect") || isPermanent(err)
+}
+
+// mustBeHTTPS is what to do about an endpoint of http:// that should be one of https://.
+const mustBeHTTPS = "the service speaks HTTPS there: its endpoint must begin with https://"
+
+// wantsTLS reports an answer by which a server says that it takes only TLS on this port: Go's and nginx's
+// sentence, or a redirect.
+func wantsTLS(resp *http.Response, body []byte) bool {
+	if resp.StatusCode == http.StatusBadRequest {
+		text := strings.ToLower(string(body[:min(len(body), 1000)]))
+		return strings.Contains(text, "http request to an https server") || strings.Contains(text, "plain http request was sent to https")
+	}
+	return resp.StatusCode/100 == 3 && strings.HasPrefix(strings.ToLower(resp.Header.Get("Location")), "https://")
+}
+
+// isTLSAlert reports a server that answers a plain request with a TLS alert record: type 21, version 3.x.
+// net/http has no type for it.
+func isTLSAlert(err error) bool {
+	return strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`)
 }
 
 func requestID(h http.Header) string {
@@ -196,7 +235,7 @@ func isPermanent(err error) bool {
 	var authority x509.UnknownAuthorityError
 	var record tls.RecordHeaderError
 	var dns *net.DNSError
-	return errors.As(err, &cert) || errors.As(err, &authority) || errors.As(err, &record) ||
+	return errors.As(err, &cert) || errors.As(err, &authority) || errors.As(err, &record) || errors.Is(err, http.ErrSchemeMismatch) ||
 		errors.As(err, &dns) && dns.IsNotFound
 }
 

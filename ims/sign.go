@@ -43,6 +43,9 @@ func (c Credentials) Sign(r *http.Request, body []byte, now time.Time, headers .
 		r.Header.Set(headerToken, s.token)
 		return nil
 	}
+	if s.password != "" {
+		return nil // the body has it
+	}
 	if len(body) > maxSigned {
 		return fmt.Errorf("a body of %d bytes can't be signed, only up to %d: use a token", len(body), maxSigned)
 	}

@@ -10,26 +10,35 @@ const (
 	// defaultInterval is the longest pause between two polls of a job; Terraform's provider polls as often.
 	defaultInterval = 10 * time.Second
 	// firstPoll is the pause before the first poll: small imports end within a second.
-	firstPoll = 250 * time.Millisecond
-	// maxOutage is how long a job's state may stay unknown before waiting for it gives up.
-	maxOutage = 5 * time.Minute
+	firstPoll     = 250 * time.Millisecond
+	defaultOutage = 5 * time.Minute
 )
 
 // Wait says how to wait for a job.
 type Wait struct {
 	// Interval is the longest pause between two polls; the first ones come sooner. 0 is 10 seconds.
 	Interval time.Duration
+	// Outage is how long the state may stay unknown before waiting gives up. 0 is five minutes.
+	Outage time.Duration
 	// Progress, if not nil, is called with each state seen, by the goroutine that waits.
 	Progress func(Job)
 }
 
-// WaitJob polls a job until it ends and returns it as it ended. A job that ends with FAIL gives a
-// *JobError. A *WaitError says that waiting ended before the job did: the context ended, the service
-// refused the query, or could not be asked for five minutes.
-func (c *Client) WaitJob(ctx context.Context, id string, w Wait) (Job, error) {
+func (w Wait) withDefaults() Wait {
 	if w.Interval <= 0 {
 		w.Interval = defaultInterval
 	}
+	if w.Outage <= 0 {
+		w.Outage = defaultOutage
+	}
+	return w
+}
+
+// WaitJob polls a job until it ends and returns it as it ended. A job that ends with FAIL gives a
+// *JobError. A *WaitError says that waiting ended before the job did: the context ended, the service
+// refused the query, or could not be asked for w.Outage.
+func (c *Client) WaitJob(ctx context.Context, id string, w Wait) (Job, error) {
+	w = w.withDefaults()
 	var last Job
 	pause := min(firstPoll, w.Interval)
 	for seen := time.Now(); ; pause = min(2*pause, w.Interval) {
@@ -40,7 +49,7 @@ func (c *Client) WaitJob(ctx context.Context, id string, w Wait) (Job, error) {
 		if err != nil {
 			var fail *APIError
 			transient := errors.As(err, &fail) && fail.Temporary
-			if ctx.Err() != nil || !transient || time.Since(seen) > maxOutage {
+			if ctx.Err() != nil || !transient || time.Since(seen) > w.Outage {
 				return last, &WaitError{JobID: id, Last: last, Err: err}
 			}
 			continue
@@ -62,9 +71,7 @@ func (c *Client) WaitJob(ctx context.Context, id string, w Wait) (Job, error) {
 // killed, deleted or gone) the error is a *ImageError. w.Progress is not called. Waiting ends early as
 // WaitJob's does, with a *WaitError that names the image.
 func (c *Client) WaitImage(ctx context.Context, id string, w Wait) (Image, error) {
-	if w.Interval <= 0 {
-		w.Interval = defaultInterval
-	}
+	w = w.withDefaults()
 	var last Image
 	pause := min(firstPoll, w.Interval)
 	for seen := time.Now(); ; pause = min(2*pause, w.Interval) {
@@ -75,7 +82,7 @@ func (c *Client) WaitImage(ctx context.Context, id string, w Wait) (Image, error
 		case err != nil:
 			var fail *APIError
 			transient := errors.As(err, &fail) && fail.Temporary
-			if ctx.Err() != nil || !transient || time.Since(seen) > maxOutage {
+			if ctx.Err() != nil || !transient || time.Since(seen) > w.Outage {
 				return last, &WaitError{ImageID: id, Err: err}
 			}
 		default:

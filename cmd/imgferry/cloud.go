@@ -1,22 +1,51 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/net/http/httpproxy"
 
 	"imgferry/ims"
+	"imgferry/profile"
 	"imgferry/upload/obs"
 )
 
-// cloud is how to reach a cloud: flags, then the environment.
+// cloud is how to reach a cloud: flags, then the environment, then a profile of the settings file, then
+// what follows from the region. Credentials go as one set: a key pair and its security token come from
+// one place, or from a login where no place has them.
 type cloud struct {
-	region, project          string
-	imsEndpoint, obsEndpoint string
-	bucket                   string
-	ak, sk, token            string
+	region, project                       string
+	imsEndpoint, obsEndpoint, iamEndpoint string
+	bucket, style                         string
+	ak, sk, token                         string
+	proxy, caFile                         string
+	patience                              patience
+	user, domain                          string
+
+	config, profile string // --config and --profile; once filled, what they came to
+
+	app        *app              // for warnings and the log of requests; nil: neither
+	named      bool              // --profile was given
+	file       *profile.File     // nil if there is no place for one
+	from       map[string]string // where each setting came from, in words; nil before fill
+	err        error             // why fill failed
+	login      *profile.Login    // nil if credentials come from elsewhere, or there is none
+	otherLogin error             // the login is for other settings than these
+	transport  *http.Transport   // nil until it is needed
 }
 
 // Environment variables. The HUAWEICLOUD_SDK ones are those of the vendor's own clients.
@@ -28,45 +57,386 @@ const (
 	envRegion      = "IMGFERRY_REGION"
 	envIMSEndpoint = "IMGFERRY_IMS_ENDPOINT"
 	envOBSEndpoint = "IMGFERRY_OBS_ENDPOINT"
+	envIAMEndpoint = "IMGFERRY_IAM_ENDPOINT"
 	envBucket      = "IMGFERRY_BUCKET"
+	envStyle       = "IMGFERRY_ADDRESSING_STYLE"
+	envProxy       = "IMGFERRY_PROXY"
+	envCAFile      = "IMGFERRY_CA_FILE"
+	envUser        = "IMGFERRY_USER"
+	envDomain      = "IMGFERRY_DOMAIN"
+	envConfig      = "IMGFERRY_CONFIG"
+	envProfile     = "IMGFERRY_PROFILE"
 )
+
+// setting is one value that reaching the cloud takes. Its flag has the name that it has in the settings
+// file.
+type setting struct {
+	name, env, help string
+	field           func(*cloud) *string
+}
+
+var settings = []setting{
+	{profile.Region, envRegion, "region, such as cn-north-4", func(c *cloud) *string { return &c.region }},
+	{profile.Bucket, envBucket, "bucket, in the image service's region", func(c *cloud) *string { return &c.bucket }},
+	{profile.ProjectID, envProject, "project id in the region", func(c *cloud) *string { return &c.project }},
+	{profile.AccessKey, envAK, "access key", func(c *cloud) *string { return &c.ak }},
+	{profile.SecretKey, envSK, "secret key; visible to other users of the machine, so rather use the settings file or the environment", func(c *cloud) *string { return &c.sk }},
+	{profile.SecurityToken, envToken, "security token of a temporary access key; as visible as --sk", func(c *cloud) *string { return &c.token }},
+	{profile.OBSEndpoint, envOBSEndpoint, "object store's URL; default from the region", func(c *cloud) *string { return &c.obsEndpoint }},
+	{profile.IMSEndpoint, envIMSEndpoint, "image service's URL; default from the region", func(c *cloud) *string { return &c.imsEndpoint }},
+	{profile.IAMEndpoint, envIAMEndpoint, "identity service's URL, for login; default from the region", func(c *cloud) *string { return &c.iamEndpoint }},
+	{profile.AddressingStyle, envStyle, "where the bucket's name goes in requests: auto, path or virtual-host", func(c *cloud) *string { return &c.style }},
+	{profile.Proxy, envProxy, "proxy's URL, or none; default from HTTPS_PROXY and its like", func(c *cloud) *string { return &c.proxy }},
+	{profile.CAFile, envCAFile, "PEM file of certificates to trust besides the system's", func(c *cloud) *string { return &c.caFile }},
+	{profile.User, envUser, "user's name, for login", func(c *cloud) *string { return &c.user }},
+	{profile.Domain, envDomain, "name of the user's account, for login", func(c *cloud) *string { return &c.domain }},
+}
+
+var (
+	// credentialSettings go together.
+	credentialSettings = []string{profile.AccessKey, profile.SecretKey, profile.SecurityToken}
+	// loginSettings are those that a login is made with, and good for.
+	loginSettings = []string{profile.Region, profile.ProjectID, profile.IAMEndpoint, profile.User, profile.Domain}
+)
+
+func settingNamed(name string) setting {
+	for _, s := range settings {
+		if s.name == name {
+			return s
+		}
+	}
+	panic("no setting " + name) // only constants come here
+}
 
 // storeFlags adds what reaching the object store takes.
 func (c *cloud) storeFlags(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&c.bucket, "bucket", "", "bucket, in the image service's region ($"+envBucket+")")
-	f.StringVar(&c.region, "region", "", "region, such as cn-north-4 ($"+envRegion+")")
-	f.StringVar(&c.obsEndpoint, "obs-endpoint", "", "object store's URL; default from the region ($"+envOBSEndpoint+")")
-	f.StringVar(&c.ak, "ak", "", "access key ($"+envAK+")")
-	f.StringVar(&c.sk, "sk", "", "secret key; visible to other users of the machine, so rather set $"+envSK)
+	c.flags(cmd, profile.Bucket, profile.OBSEndpoint, profile.AddressingStyle)
+	c.accessFlags(cmd)
 }
 
 // serviceFlags adds what reaching the image service takes.
 func (c *cloud) serviceFlags(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&c.project, "project-id", "", "project id in the region ($"+envProject+")")
-	f.StringVar(&c.imsEndpoint, "ims-endpoint", "", "image service's URL; default from the region ($"+envIMSEndpoint+")")
+	c.flags(cmd, profile.ProjectID, profile.IMSEndpoint)
+	c.accessFlags(cmd)
 }
 
-// fill takes from the environment what no flag said, and the endpoints from the region.
-func (c *cloud) fill() {
-	for _, v := range []struct {
-		to  *string
-		env string
-	}{
-		{&c.ak, envAK}, {&c.sk, envSK}, {&c.token, envToken}, {&c.project, envProject}, {&c.region, envRegion},
-		{&c.imsEndpoint, envIMSEndpoint}, {&c.obsEndpoint, envOBSEndpoint}, {&c.bucket, envBucket},
-	} {
-		if *v.to == "" {
-			*v.to = os.Getenv(v.env)
+// accessFlags adds what reaching either takes.
+func (c *cloud) accessFlags(cmd *cobra.Command) {
+	c.flags(cmd, profile.Region, profile.AccessKey, profile.SecretKey, profile.SecurityToken, profile.Proxy, profile.CAFile)
+	c.patience.flags(cmd)
+	c.profileFlags(cmd)
+}
+
+// flags adds the flags of the settings named that cmd does not have yet.
+func (c *cloud) flags(cmd *cobra.Command, names ...string) {
+	f := cmd.Flags()
+	for _, name := range names {
+		if s := settingNamed(name); f.Lookup(name) == nil {
+			f.StringVar(s.field(c), name, "", s.help+" ($"+s.env+")")
 		}
 	}
-	if c.region != "" {
-		if c.obsEndpoint == "" {
-			c.obsEndpoint = regionOBS(c.region)
+}
+
+// configFlag adds --config.
+func (c *cloud) configFlag(cmd *cobra.Command) {
+	if cmd.Flags().Lookup("config") == nil {
+		cmd.Flags().StringVar(&c.config, "config", "", "settings file; see imgferry config path ($"+envConfig+")")
+	}
+}
+
+// profileFlags adds --config and --profile.
+func (c *cloud) profileFlags(cmd *cobra.Command) {
+	c.configFlag(cmd)
+	if cmd.Flags().Lookup("profile") != nil {
+		return
+	}
+	cmd.Flags().StringVar(&c.profile, "profile", "", "profile of the settings file ($"+envProfile+")")
+	// It fails only for a flag that is not there.
+	_ = cmd.RegisterFlagCompletionFunc("profile", c.completeProfiles)
+}
+
+// warnf prints a warning.
+func (c *cloud) warnf(format string, args ...any) {
+	if c.app != nil {
+		c.app.warn(format, args...)
+	}
+}
+
+// fill takes from the environment, the profile and the login what no flag said. What is wrong with them
+// is said by whoever needs them: store, service, both, httpClient.
+func (c *cloud) fill() {
+	c.from = make(map[string]string)
+	c.err = c.openProfile()
+	if c.err != nil {
+		return
+	}
+	var errs []error
+	for _, s := range settings {
+		if !slices.Contains(credentialSettings, s.name) {
+			errs = append(errs, c.take(s))
 		}
-		if c.imsEndpoint == "" {
-			c.imsEndpoint = "https://ims." + c.region + ".myhuaweicloud.com"
+	}
+	errs = append(errs, c.takeCredentials())
+	if c.ak == "" {
+		errs = append(errs, c.loadLogin())
+		c.useLogin()
+	}
+	c.derive()
+	c.err = errors.Join(errs...)
+}
+
+// namedConfig is the settings file that --config or the environment names, or "".
+func (c *cloud) namedConfig() string {
+	if c.config != "" {
+		return c.config
+	}
+	return os.Getenv(envConfig)
+}
+
+// configPath is where the settings file is, or would be.
+func (c *cloud) configPath() (string, error) {
+	if named := c.namedConfig(); named != "" {
+		return filepath.Abs(named)
+	}
+	return profile.Path()
+}
+
+// openFile reads the settings file; one that is named must exist if must says so.
+func (c *cloud) openFile(must bool) error {
+	path, err := c.configPath()
+	if err != nil {
+		return err
+	}
+	f, err := profile.Load(path)
+	if errors.Is(err, profile.ErrFile) {
+		return &usageError{err}
+	} else if err != nil {
+		return err
+	}
+	if must && c.namedConfig() != "" && !f.Exists() {
+		return fmt.Errorf("the settings file %s: %w", path, fs.ErrNotExist)
+	}
+	if f.Exposed() {
+		c.warnf("%s holds secrets, and others on this machine may read it: chmod 600 %s", f.Path(), shellQuote(f.Path()))
+	}
+	c.file = f
+	return nil
+}
+
+// openProfile reads the settings file and says in c.profile which of its profiles is meant.
+func (c *cloud) openProfile() error {
+	c.named = c.profile != ""
+	named := c.named || os.Getenv(envProfile) != ""
+	if err := c.openFile(true); err != nil {
+		if _, nowhere := c.configPath(); nowhere != nil && !named {
+			return nil // a machine without a home: flags and the environment do
+		}
+		return err
+	}
+	c.chooseProfile()
+	if named {
+		return asUsage(c.file.Require(c.profile))
+	}
+	if c.profile != profile.DefaultName && !c.file.Has(c.profile) {
+		return usagef("%w: choose one with imgferry config use NAME", c.file.Require(c.profile))
+	}
+	return nil
+}
+
+// chooseProfile sets c.profile to the name of the profile that is meant.
+func (c *cloud) chooseProfile() {
+	if c.profile == "" {
+		c.profile = os.Getenv(envProfile)
+	}
+	if c.profile == "" {
+		c.profile = c.file.Current()
+	}
+}
+
+// asUsage is err as a wrong command line, or nil.
+func asUsage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &usageError{err}
+}
+
+// place is one that settings come from.
+type place struct {
+	name string // in words
+	get  func(setting) string
+	says func(setting) string // where in it a setting is, in words
+}
+
+// places returns where settings come from, the first first.
+func (c *cloud) places() []place {
+	all := []place{
+		{"the command line", func(s setting) string { return *s.field(c) }, func(s setting) string { return "--" + s.name }},
+		{"the environment", func(s setting) string { return os.Getenv(s.env) }, func(s setting) string { return "$" + s.env }},
+	}
+	if c.file != nil {
+		name := "profile " + c.profile
+		all = append(all, place{name, c.inProfile, func(setting) string { return name }})
+	}
+	return all
+}
+
+// inProfile is what the profile has for a setting.
+func (c *cloud) inProfile(s setting) string {
+	v := c.file.Get(c.profile, s.name)
+	if s.name == profile.CAFile && v != "" && !filepath.IsAbs(v) {
+		v = filepath.Join(filepath.Dir(c.file.Path()), v) // wherever the program is started
+	}
+	return v
+}
+
+// set gives a setting its value, and refuses one that it can't have.
+func (c *cloud) set(s setting, value, from string) error {
+	*s.field(c), c.from[s.name] = value, from
+	if err := profile.Check(s.name, value); err != nil {
+		return usagef("%w (from %s)", err, from)
+	}
+	return nil
+}
+
+// take gives one setting the value of the first place that has one.
+func (c *cloud) take(s setting) error {
+	for _, at := range c.places() {
+		if v := at.get(s); v != "" {
+			return c.set(s, v, at.says(s))
+		}
+	}
+	return nil
+}
+
+// takeCredentials takes the access key, the secret key and the security token from the first place that
+// has any of them, all from there.
+func (c *cloud) takeCredentials() error {
+	for _, at := range c.places() {
+		var errs []error
+		var lacks []string
+		given := false
+		for _, name := range credentialSettings {
+			s := settingNamed(name)
+			if v := at.get(s); v != "" {
+				given = true
+				errs = append(errs, c.set(s, v, at.says(s)))
+			} else if name != profile.SecurityToken {
+				lacks = append(lacks, name)
+			}
+		}
+		if !given {
+			continue
+		}
+		if len(lacks) > 0 {
+			errs = append(errs, usagef("%s has no %s beside its other credentials: access key, secret key and security token are taken from one place",
+				at.name, strings.Join(lacks, " and no ")))
+		}
+		if c.named && at.name == "the environment" && c.file.Get(c.profile, profile.AccessKey) != "" {
+			c.warnf("the access key of the environment ($%s) goes before that of profile %s", envAK, c.profile)
+		}
+		return errors.Join(errs...)
+	}
+	return nil
+}
+
+// loadLogin looks for a login of the profile. It is good for the settings that it was made with, and
+// gives those that are not set.
+func (c *cloud) loadLogin() error {
+	if c.file == nil {
+		return nil
+	}
+	l, err := c.file.Login(c.profile)
+	if l == nil || err != nil {
+		return err
+	}
+	for _, name := range loginSettings {
+		is, was := *settingNamed(name).field(c), l.Bound[name]
+		if is != "" && was != "" && is != was {
+			c.otherLogin = &loginError{fmt.Sprintf("the login of profile %s is for the %s %q, not %q (from %s): run %s",
+				c.profile, name, was, is, c.from[name], c.command("login"))}
+			return nil
+		}
+	}
+	for _, name := range loginSettings {
+		s := settingNamed(name)
+		if *s.field(c) == "" && l.Bound[name] != "" {
+			if err := c.set(s, l.Bound[name], fromLogin); err != nil {
+				return err
+			}
+		}
+	}
+	c.login = l
+	return nil
+}
+
+// fromLogin is where a setting came from that the login has.
+const fromLogin = "login"
+
+// useLogin takes the temporary keys that the login gave.
+func (c *cloud) useLogin() {
+	if c.login == nil || c.login.AccessKey == "" {
+		return
+	}
+	c.ak, c.sk, c.token = c.login.AccessKey, c.login.SecretKey.Reveal(), c.login.SecurityToken.Reveal()
+	for _, name := range credentialSettings {
+		c.from[name] = fromLogin
+	}
+}
+
+// loginError is a login that can't be used.
+type loginError struct{ text string }
+
+func (e *loginError) Error() string { return e.text }
+
+// Is puts it among the missing credentials.
+func (e *loginError) Is(target error) bool { return target == ims.ErrDenied }
+
+// checkLogin refuses a login that has ended, or is for something else.
+func (c *cloud) checkLogin(now time.Time) error {
+	switch {
+	case c.otherLogin != nil:
+		return &advised{error: c.otherLogin}
+	case c.login != nil && !now.Before(c.login.Ends()):
+		return &advised{error: &loginError{fmt.Sprintf("the login of profile %s ended on %s: run %s",
+			c.profile, c.login.Ends().Local().Format(timeLayout), c.command("login"))}}
+	}
+	return nil
+}
+
+// timeLayout is how times are told to people.
+const timeLayout = "2006-01-02 15:04:05 MST"
+
+// command is a command of this program for the same profile.
+func (c *cloud) command(words string) string {
+	return "imgferry " + strings.Join(append([]string{words}, c.where()...), " ")
+}
+
+// where repeats the flags that lead another command to the same profile, as far as it would not find
+// it by itself.
+func (c *cloud) where() []string {
+	var words []string
+	if c.config != "" {
+		words = append(words, "--config", shellQuote(c.config))
+	}
+	if c.file != nil && c.profile != c.file.Current() && c.profile != os.Getenv(envProfile) {
+		words = append(words, "--profile", shellQuote(c.profile))
+	}
+	return words
+}
+
+// derive makes the endpoints that are not given from the region.
+func (c *cloud) derive() {
+	if c.region == "" || profile.Check(profile.Region, c.region) != nil {
+		return
+	}
+	for name, url := range map[string]string{
+		profile.OBSEndpoint: regionOBS(c.region),
+		profile.IMSEndpoint: "https://ims." + c.region + ".myhuaweicloud.com",
+		profile.IAMEndpoint: "https://iam." + c.region + ".myhuaweicloud.com",
+	} {
+		if p := settingNamed(name).field(c); *p == "" {
+			*p, c.from[name] = url, "the region"
 		}
 	}
 }
@@ -74,72 +444,245 @@ func (c *cloud) fill() {
 // regionOBS is the address of a region's object store.
 func regionOBS(region string) string { return "https://obs." + region + ".myhuaweicloud.com" }
 
-// missing names the settings that are not set, as one usage error, or nil.
-func missing(settings ...[2]string) error {
+// need is a setting that a command can't do without.
+type need struct{ value, words string }
+
+// missing names what is not set, each once, as one usage error, or nil.
+func missing(needs ...need) error {
 	var errs []error
-	for _, s := range settings {
-		if s[0] == "" {
-			errs = append(errs, fmt.Errorf("%s", s[1]))
+	said := make(map[string]bool)
+	for _, n := range needs {
+		if n.value == "" && !said[n.words] {
+			said[n.words] = true
+			errs = append(errs, errors.New(n.words))
 		}
 	}
-	if errs == nil {
+	switch len(errs) {
+	case 0:
 		return nil
-	}
-	if len(errs) == 1 {
+	case 1:
 		return usagef("missing: %w", errs[0])
+	}
+	for i, err := range errs {
+		errs[i] = fmt.Errorf("  %w", err)
 	}
 	return usagef("missing:\n%w", errors.Join(errs...))
 }
 
-func (c *cloud) storeSettings() [][2]string {
-	return [][2]string{
-		{c.bucket, "  the bucket: --bucket or $" + envBucket},
-		{c.obsEndpoint, "  the region: --region or $" + envRegion},
-		{c.ak, "  the access key: $" + envAK},
-		{c.sk, "  the secret key: $" + envSK},
+// asks says how to give a setting.
+func (c *cloud) asks(name, words string) need {
+	s := settingNamed(name)
+	return need{*s.field(c), fmt.Sprintf("%s: --%s, $%s, or imgferry config set %s", words, name, s.env, name)}
+}
+
+// regionWords stand for both endpoints: they follow from the region.
+const regionWords = "the region: --region, $" + envRegion + ", or imgferry config set region (or the endpoints, if they are not the region's)"
+
+const keyWords = "an access key: $" + envAK + " and $" + envSK + ", imgferry config set ak and sk, or imgferry login"
+
+func (c *cloud) storeNeeds() []need {
+	key := need{c.ak, keyWords}
+	if c.login != nil {
+		key.words = "an access key for the store: the identity service gave none at login"
 	}
+	return []need{c.asks(profile.Bucket, "the bucket"), {c.obsEndpoint, regionWords}, key}
+}
+
+func (c *cloud) serviceNeeds() []need {
+	needs := []need{c.asks(profile.ProjectID, "the project id"), {c.imsEndpoint, regionWords}}
+	if c.login == nil {
+		needs = append(needs, need{c.ak, keyWords})
+	}
+	return needs
+}
+
+// ready refuses what can't work, before anything is sent.
+func (c *cloud) ready(needs []need) error {
+	if c.err != nil {
+		return c.err
+	}
+	if err := c.checkLogin(time.Now()); err != nil {
+		return err
+	}
+	return missing(needs...)
 }
 
 // store connects to the bucket. Nothing is sent yet.
 func (c *cloud) store() (*obs.Bucket, error) {
-	if err := missing(c.storeSettings()...); err != nil {
+	if err := c.ready(c.storeNeeds()); err != nil {
 		return nil, err
+	}
+	transport, err := c.roundTripper()
+	if err != nil {
+		return nil, err
+	}
+	if c.app != nil {
+		transport = c.app.observeStore(transport)
 	}
 	region := c.region
 	if region == "" {
 		region = "us-east-1" // what S3 servers without regions sign for
 	}
 	bucket, err := obs.New(obs.Config{
-		Endpoint: c.obsEndpoint, Region: region, Bucket: c.bucket,
-		AccessKey: c.ak, SecretKey: c.sk, SecurityToken: c.token, UserAgent: userAgent(),
+		Endpoint: c.obsEndpoint, Secure: true, Region: region, Bucket: c.bucket,
+		AccessKey: c.ak, SecretKey: c.sk, SecurityToken: c.token,
+		Style: obsStyle(c.style), Transport: transport, UserAgent: userAgent(),
 	})
-	if err != nil {
-		return nil, &usageError{err} // nothing was sent: a setting is wrong
+	return bucket, asUsage(err) // nothing was sent: a setting is wrong
+}
+
+func obsStyle(style string) obs.Style {
+	switch style {
+	case profile.StylePath:
+		return obs.Path
+	case profile.StyleVirtualHost:
+		return obs.VirtualHost
 	}
-	return bucket, nil
+	return obs.Auto
+}
+
+// service connects to the image service. Nothing is sent yet.
+func (c *cloud) service() (*ims.Client, error) {
+	if err := c.ready(c.serviceNeeds()); err != nil {
+		return nil, err
+	}
+	client, err := c.serviceClient("image service")
+	if err != nil {
+		return nil, err
+	}
+	credentials := ims.AccessKey(c.ak, c.sk, c.token)
+	if c.login != nil {
+		c.warnPlain("the login's token", c.imsEndpoint)
+		credentials = ims.Token(c.login.Token.Reveal())
+	}
+	images, err := ims.New(ims.Config{
+		Endpoint: c.imsEndpoint, ProjectID: c.project, Region: c.region, UserAgent: userAgent(),
+		Credentials: credentials, HTTPClient: client,
+		RequestTimeout: time.Duration(c.patience.timeout), Tries: int(c.patience.tries), Delay: c.delay(),
+	})
+	return images, asUsage(err)
 }
 
 // both connects to the bucket and to the image service, or names everything that is missing.
 func (c *cloud) both() (*obs.Bucket, *ims.Client, error) {
-	settings := append(c.storeSettings(), [2]string{c.project, "  the project id: --project-id or $" + envProject})
-	if c.obsEndpoint != "" {
-		settings = append(settings, [2]string{c.imsEndpoint, "  the image service's URL: --ims-endpoint or $" + envIMSEndpoint})
-	}
-	if err := missing(settings...); err != nil {
+	if err := c.ready(append(c.storeNeeds(), c.serviceNeeds()...)); err != nil {
 		return nil, nil, err
 	}
 	bucket, err := c.store()
 	if err != nil {
 		return nil, nil, err
 	}
-	client, err := ims.New(ims.Config{
-		Endpoint: c.imsEndpoint, ProjectID: c.project, Region: c.region, UserAgent: userAgent(),
-		Credentials: ims.AccessKey(c.ak, c.sk, c.token),
-	})
+	images, err := c.service()
 	if err != nil {
-		return nil, nil, &usageError{err}
+		return nil, nil, err
 	}
-	return bucket, client, nil
+	return bucket, images, nil
+}
+
+// identity connects to the identity service. Nothing is sent yet.
+func (c *cloud) identity() (*ims.Identity, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	client, err := c.serviceClient("identity service")
+	if err != nil {
+		return nil, err
+	}
+	id, err := ims.NewIdentity(ims.IdentityConfig{
+		Endpoint: c.iamEndpoint, UserAgent: userAgent(), HTTPClient: client,
+		RequestTimeout: time.Duration(c.patience.timeout), Tries: int(c.patience.tries), Delay: c.delay(),
+	})
+	return id, asUsage(err)
+}
+
+// warnPlain warns if what, which is a secret, is about to leave this machine without encryption.
+func (c *cloud) warnPlain(what, endpoint string) {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Scheme != "http" {
+		return
+	}
+	ip := net.ParseIP(u.Hostname())
+	if u.Hostname() == "localhost" || strings.HasSuffix(u.Hostname(), ".localhost") || ip != nil && ip.IsLoopback() {
+		return
+	}
+	c.warnf("%s goes to %s without encryption", what, u.Host)
+}
+
+// httpClient returns what reaches the store, the image service and the identity service alike: through
+// the proxy that is set, trusting the certificates that are set. Its connections are shared.
+func (c *cloud) httpClient() (*http.Client, error) {
+	t, err := c.roundTripper()
+	if err != nil {
+		return nil, err
+	}
+	return &http.Client{Transport: t}, nil
+}
+
+// serviceClient is httpClient with its requests to the service logged.
+func (c *cloud) serviceClient(service string) (*http.Client, error) {
+	client, err := c.httpClient()
+	if err == nil && c.app != nil {
+		client.Transport = c.app.observeService(service, client.Transport)
+	}
+	return client, err
+}
+
+// roundTripper is what is below every client: the same one each time.
+func (c *cloud) roundTripper() (http.RoundTripper, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	if c.transport != nil {
+		return c.transport, nil
+	}
+	t := obs.NewTransport(0)
+	if c.proxy != "" {
+		t.Proxy = proxyFor(c.proxy)
+	}
+	if c.caFile != "" {
+		roots, err := rootsWith(c.caFile)
+		if err != nil {
+			return nil, err
+		}
+		t.TLSClientConfig = &tls.Config{RootCAs: roots}
+	}
+	c.transport = t
+	return t, nil
+}
+
+// proxyFor sends requests through proxy, but for those to this machine and to hosts that NO_PROXY names.
+func proxyFor(proxy string) func(*http.Request) (*url.URL, error) {
+	if proxy == profile.NoProxy {
+		return nil
+	}
+	env := httpproxy.FromEnvironment()
+	env.HTTPProxy, env.HTTPSProxy, env.CGI = proxy, proxy, false
+	find := env.ProxyFunc()
+	return func(r *http.Request) (*url.URL, error) { return find(r.URL) }
+}
+
+// maxCAFile bounds a file of certificates in bytes. The system's have a quarter of a million.
+const maxCAFile = 8 << 20
+
+// rootsWith returns the system's certificates and those of a PEM file.
+func rootsWith(path string) (*x509.CertPool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("the %s: %w", profile.CAFile, err)
+	}
+	defer f.Close()
+	pem, err := io.ReadAll(io.LimitReader(f, maxCAFile))
+	if err != nil {
+		return nil, fmt.Errorf("the %s: %w", profile.CAFile, err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool() // a system without any
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, usagef("the %s %s holds no certificate in PEM form", profile.CAFile, path)
+	}
+	return roots, nil
 }
 
 func userAgent() string { return "imgferry/" + version }

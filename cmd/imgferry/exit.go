@@ -58,12 +58,16 @@ func exitCode(err error) int {
 // other failure, and the specific comes before the general.
 func classify(err error) (code int, hint string) {
 	var (
-		usage *usageError
-		rule  *limits.Error
-		job   *ims.JobError
-		call  *ims.APIError
-		wait  *ims.WaitError
-		store *upload.Error
+		usage  *usageError
+		rule   *limits.Error
+		job    *ims.JobError
+		killed *ims.ImageError
+		call   *ims.APIError
+		wait   *ims.WaitError
+		store  *upload.Error
+
+		answer verdict
+		own    *coded
 
 		memory *upload.MemoryError
 		host   *net.DNSError
@@ -73,11 +77,16 @@ func classify(err error) (code int, hint string) {
 		return 0, ""
 	case errors.Is(err, upload.ErrInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted, ""
+	case errors.As(err, &answer):
+		return int(answer), ""
+	case errors.As(err, &own):
+		_, hint := classify(own.error)
+		return own.code, hint
 	case errors.As(err, &usage), errors.As(err, &rule):
 		return exitUsage, ""
 	case errors.As(err, &memory):
 		return exitUsage, "Allow more with --memory."
-	case errors.As(err, &job):
+	case errors.As(err, &job), errors.As(err, &killed):
 		return exitImport, "The object is still in the bucket. The code is explained in the service's list of error codes."
 	case errors.Is(err, pipeline.ErrChanged):
 		return exitChanged, "Shut the machine down or take a snapshot, then run the command again."
@@ -85,12 +94,16 @@ func classify(err error) (code int, hint string) {
 		return exitExists, "Use --overwrite to replace it, or --key for another name."
 	case errors.Is(err, formats.ErrCorrupt):
 		return exitCorrupt, "Fetch the file again, or look into it with the program that made it (qemu-img check)."
-	case errors.Is(err, formats.ErrUnsupported), errors.Is(err, formats.ErrNotAllowed), errors.Is(err, formats.ErrUnknown):
+	case errors.Is(err, formats.ErrNotAllowed):
+		return exitUnsupported, "If you trust the image, allow the directory of that file with --allow-backing DIR."
+	case errors.Is(err, formats.ErrUnsupported), errors.Is(err, formats.ErrUnknown):
 		return exitUnsupported, "Other programs may be able to convert it: qemu-img convert -O qcow2 SRC DST."
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.As(err, &store) && store.Status == http.StatusInsufficientStorage:
 		return exitNoSpace, "Free some space or choose another target."
+	case errors.As(err, &store) && otherRegion(store.Code):
+		return exitUsage, "Name the bucket's region, which must be the image service's too: --region, $" + envRegion + " or imgferry config set region."
 	case errors.Is(err, upload.ErrDenied), errors.Is(err, ims.ErrDenied):
-		return exitDenied, "Check the access key, the secret key and the account's rights (HUAWEICLOUD_SDK_AK, HUAWEICLOUD_SDK_SK)."
+		return exitDenied, "Check the access key, the secret key and the account's rights; imgferry config show says where they come from. After a login, log in again: imgferry login."
 	case errors.Is(err, upload.ErrNoBucket):
 		return exitNotFound, "Make the bucket first, in the region of the image service, or name another with --bucket."
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, upload.ErrNoObject), errors.Is(err, upload.ErrNoUpload), errors.Is(err, ims.ErrNotFound):
@@ -105,4 +118,14 @@ func classify(err error) (code int, hint string) {
 		return exitUnreachable, "Check the endpoint and the network, then try again."
 	}
 	return exitFailure, ""
+}
+
+// otherRegion reports the codes of a store that has the bucket in another region than the request was
+// signed for or sent to.
+func otherRegion(code string) bool {
+	switch code {
+	case "AuthorizationHeaderMalformed", "PermanentRedirect", "TemporaryRedirect", "Redirect":
+		return true
+	}
+	return false
 }
