@@ -18,7 +18,8 @@ type Policy struct {
 	// random half of it is left out. Defaults 500 ms and 20 s.
 	Base, Max time.Duration
 	// Deadline is the longest that one try may take, and the longest wait for the reply once a
-	// part's body is sent. Default 2 minutes.
+	// part's body is sent; Complete, for which stores work a while, may take two and a half times as
+	// long. Default 2 minutes.
 	Deadline time.Duration
 	// Stall is how long a part's body may make no progress at all. Default 60 s.
 	Stall time.Duration

@@ -51,15 +51,17 @@ func (r *retrying) Uploads(ctx context.Context, prefix string) ([]Unfinished, er
 	})
 }
 
-// completeDeadline is how long one Complete may take at least: some stores assemble the object
-// while the client waits. There is time for a second and a third try.
-const completeDeadline = 5 * time.Minute
+// working returns p for a request during which the store works while the client waits, as some do
+// to put an object together: by default it may take five minutes. There is time for a second and a
+// third try.
+func (p Policy) working() Policy {
+	p.Deadline = p.Deadline * 5 / 2
+	p.Budget = max(p.Budget, 3*p.Deadline)
+	return p
+}
 
 func (r *retrying) Complete(ctx context.Context, key, uploadID string, parts []StoredPart) (string, error) {
-	policy := r.policy
-	policy.Deadline = max(policy.Deadline, completeDeadline)
-	policy.Budget = max(policy.Budget, 3*completeDeadline)
-	return retryFor(ctx, policy, "complete the upload", func(ctx context.Context) (string, error) {
+	return retryFor(ctx, r.policy.working(), "complete the upload", func(ctx context.Context) (string, error) {
 		return r.bucket.Complete(ctx, key, uploadID, parts)
 	})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -18,10 +19,11 @@ import (
 
 type convertCommand struct {
 	*app
-	source              sourceFlags
-	format              string
-	digest, json, force bool
-	workers             int
+	source        sourceFlags
+	format        string
+	digest, force bool
+	workers       int
+	out           *output
 }
 
 func (a *app) convertCommand() *cobra.Command {
@@ -44,7 +46,7 @@ there before. Zeros become holes in a raw file, and are left out of a ZVHD2 file
 	c.source.flags(cmd)
 	f.BoolVar(&c.force, "force", false, "write a raw file even if it begins like an image of another format")
 	f.BoolVar(&c.digest, "digest", false, "compute the content digest")
-	f.BoolVar(&c.json, "json", false, "print the result as JSON")
+	c.out = a.outputFlags(cmd)
 	f.IntVar(&c.workers, "workers", 0, "threads that read and encode (default: one per CPU)")
 	return cmd
 }
@@ -113,15 +115,15 @@ func (c *convertCommand) run(ctx context.Context, src, dst string) error {
 	if c.digest {
 		r.Digest = result.Digest.String()
 	}
-	if c.json {
-		return printJSON(c.stdout, r)
-	}
-	c.say("%s: %s disk, %s of it data, written as %s in %.1f s", dst, humanize.IBytes(uint64(r.VirtualSize)),
-		humanize.IBytes(uint64(r.DataBlocks*convert.BlockSize)), c.format, r.Seconds)
-	if c.digest {
-		_, err = fmt.Fprintln(c.stdout, r.Digest)
-	}
-	return err
+	return c.out.emit(r, func(w io.Writer) error {
+		c.say("%s: %s disk, %s of it data, written as %s in %.1f s", dst, humanize.IBytes(uint64(r.VirtualSize)),
+			humanize.IBytes(uint64(r.DataBlocks*convert.BlockSize)), c.format, r.Seconds)
+		if !c.digest {
+			return nil
+		}
+		_, err := fmt.Fprintln(w, r.Digest)
+		return err
+	})
 }
 
 // convertMemory is when the garbage collector begins to work harder, in bytes: below the 200 MiB of

@@ -35,8 +35,9 @@ type world struct {
 // proxy passes requests on, unless fault handles them.
 type proxy struct {
 	*httptest.Server
-	fault atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
-	count atomic.Int64
+	onward http.Handler // what it passes requests to
+	fault  atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
+	count  atomic.Int64
 }
 
 func (p *proxy) set(f func(http.ResponseWriter, *http.Request) bool) {
@@ -51,7 +52,7 @@ func newProxy(t *testing.T, to string) *proxy {
 	}
 	p := new(proxy)
 	// SetURL would rewrite the Host header, which is signed.
-	onward := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+	p.onward = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = target.Scheme, target.Host, r.In.Host
 	}, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { panic(http.ErrAbortHandler) }}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -59,7 +60,7 @@ func newProxy(t *testing.T, to string) *proxy {
 		if f := p.fault.Load(); f != nil && (*f)(w, r) {
 			return
 		}
-		onward.ServeHTTP(w, r)
+		p.onward.ServeHTTP(w, r)
 	}))
 	t.Cleanup(p.Close)
 	return p
@@ -67,12 +68,18 @@ func newProxy(t *testing.T, to string) *proxy {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	for _, env := range []string{envAK, envSK, envToken, envProject, envRegion, envIMSEndpoint, envOBSEndpoint, envBucket} {
+	w := &world{t: t, dir: t.TempDir()}
+	for _, s := range settings {
+		t.Setenv(s.env, "")
+	}
+	for _, env := range []string{envConfig, envProfile} {
 		t.Setenv(env, "")
 	}
-	w := &world{t: t, dir: t.TempDir()}
+	// Away from the settings and the notes of whoever runs the test.
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(w.dir, "config"))
+	t.Setenv("XDG_STATE_HOME", filepath.Join(w.dir, "state"))
 	var err error
-	w.box, err = sandbox.Start(t.Context(), sandbox.Config{DataDir: filepath.Join(w.dir, "sandbox"), AccessKey: "test-key", SecretKey: "the-test-secret"})
+	w.box, err = sandbox.Start(t.Context(), sandbox.Config{DataDir: filepath.Join(w.dir, "sandbox"), AccessKey: "test-key", SecretKey: "the-test-secret", Password: "the-test-password"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +123,8 @@ func (w *world) imgferry(ctx context.Context, args ...string) result {
 		settings = append(settings, "--ims-endpoint", w.ims.URL, "--project-id", w.box.ProjectID(), "--retries", "2")
 	}
 	var stdout, stderr bytes.Buffer
-	err := run(ctx, append(append([]string{args[0]}, settings...), args[1:]...), strings.NewReader(""), &stdout, &stderr)
+	a := &app{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, pace: pace{settle: 100 * time.Millisecond}}
+	err := a.run(ctx, append(append([]string{args[0]}, settings...), args[1:]...))
 	if strings.Contains(stderr.String()+stdout.String(), "the-test-secret") {
 		w.t.Errorf("the secret key is in the output of %v", args)
 	}
@@ -233,7 +241,7 @@ func TestFaults(t *testing.T) {
 				w.ims.set(c.ims)
 			}
 			key := strings.ReplaceAll(c.name, " ", "-") + ".zvhd2"
-			r := w.imgferry(t.Context(), append([]string{"push", "--key", key, "--overwrite", disk}, c.args...)...)
+			r := w.imgferry(t.Context(), append([]string{"push", "--key", key, "--name", key, "--overwrite", disk}, c.args...)...)
 			if r.code != c.code || !strings.Contains(r.stderr, c.says) {
 				t.Errorf("exit code %d, want %d and %q:\n%s", r.code, c.code, c.says, r.stderr)
 			}
@@ -259,7 +267,7 @@ func TestInterrupt(t *testing.T) {
 	disk := w.disk(20)
 	before := runtime.NumGoroutine()
 	push := func(ctx context.Context, key string) (result, pipeline.Report) {
-		r := w.imgferry(ctx, "push", "--json", "--concurrency", "1", "--key", key, disk)
+		r := w.imgferry(ctx, "push", "--json", "--new-image", "--concurrency", "1", "--key", key, disk)
 		var report pipeline.Report
 		if r.code == 0 {
 			if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {

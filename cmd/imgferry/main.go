@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime"
@@ -59,12 +60,15 @@ func interruptible(parent context.Context) (ctx context.Context, stop func()) {
 // run is the program: it parses args, does the work and reports a failure on stderr. The error it
 // returns says the exit code (exitCode).
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	return (&app{stdin: stdin, stdout: stdout, stderr: stderr}).run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) error {
 	root := a.command()
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return nil
@@ -75,8 +79,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if !a.started {
 		// Nothing ran: cobra refused the command line.
 		err = &usageError{err}
+		a.startLog()
 	}
-	report(stderr, err)
+	if !errors.As(err, new(verdict)) {
+		a.report(err)
+	}
 	return err
 }
 
@@ -85,6 +92,11 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	started        bool // a command's own code has begun
+
+	logLevel, logFormat string // flags
+	log                 *slog.Logger
+
+	pace pace
 
 	mu    sync.Mutex // guards stderr and clear
 	clear func()     // wipes the progress bar off the line, or nil
@@ -103,40 +115,37 @@ until it is usable.
 		SilenceErrors: true,
 		PersistentPreRun: func(*cobra.Command, []string) {
 			a.started = true
+			a.startLog()
 		},
 	}
-	root.AddCommand(a.pushCommand(), a.convertCommand(), a.infoCommand(), a.uploadsCommand(), a.sandboxCommand(), a.versionCommand())
+	a.logFlags(root)
+	root.AddCommand(a.pushCommand(), a.convertCommand(), a.infoCommand(), a.mapCommand(), a.checkCommand(), a.compareCommand(), a.digestCommand(), a.uploadsCommand(), a.imagesCommand(), a.configCommand(), a.loginCommand(), a.logoutCommand(), a.sandboxCommand(), a.versionCommand(), a.manCommand())
+	addCompletions(root)
 	return root
 }
 
 func (a *app) versionCommand() *cobra.Command {
-	var json bool
+	var out *output
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if json {
-				return printJSON(a.stdout, map[string]string{
-					"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH,
-				})
-			}
-			_, err := fmt.Fprintln(a.stdout, "imgferry", version)
-			return err
+			v := versionReport{version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			return out.emit(v, func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, "imgferry", version)
+				return err
+			})
 		},
 	}
-	cmd.Flags().BoolVar(&json, "json", false, "print JSON")
+	out = a.outputFlags(cmd)
 	return cmd
 }
 
-// say prints one line for the user on stderr, past a progress bar. Any goroutine may call it.
-func (a *app) say(format string, args ...any) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.clear != nil {
-		a.clear()
-	}
-	fmt.Fprintln(a.stderr, printable(fmt.Sprintf(format, args...)))
+type versionReport struct {
+	Version  string `json:"version"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
 }
 
 // usageError is a command line that makes no sense.
@@ -146,24 +155,6 @@ func (e *usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error {
 	return &usageError{fmt.Errorf(format, args...)}
-}
-
-// report prints err and, where there is one, the way out.
-func report(w io.Writer, err error) {
-	fmt.Fprintln(w, "imgferry:", printable(err.Error()))
-	var usage *usageError
-	if errors.As(err, &usage) {
-		fmt.Fprintln(w, "Run 'imgferry help' for the commands, 'imgferry COMMAND --help' for one's flags.")
-		return
-	}
-	var known *advised
-	if errors.As(err, &known) {
-		for _, line := range known.lines {
-			fmt.Fprintln(w, line)
-		}
-	} else if _, hint := classify(err); hint != "" {
-		fmt.Fprintln(w, hint)
-	}
 }
 
 // advised is an error whose way out the command knows better than its class.

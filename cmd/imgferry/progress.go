@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"time"
@@ -25,18 +24,18 @@ type snapshot struct {
 	sent, skipped int64 // object bytes; both 0 where nothing is uploaded
 }
 
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// isTerminal says that stream, a reader or writer, is a terminal.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // watch shows what poll says until the returned function is called, which waits until the last of
-// it is gone: a bar on a terminal, a line now and then elsewhere.
+// it is gone: a bar on a terminal, a line or a record now and then elsewhere.
 func (a *app) watch(poll func() snapshot) (stop func()) {
-	show, every, clear := a.lines(), lineInterval, func() {}
-	if isTerminal(a.stderr) {
-		show, clear = bar(a.stderr)
-		every = barInterval
+	show, every := a.lines(), lineInterval
+	if isTerminal(a.stderr) && !a.structured() {
+		show, every = a.bar(), barInterval
 	}
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -46,10 +45,7 @@ func (a *app) watch(poll func() snapshot) (stop func()) {
 		for {
 			select {
 			case <-tick.C:
-				a.mu.Lock()
-				a.clear = clear
 				show(poll())
-				a.mu.Unlock()
 			case <-done:
 				return
 			}
@@ -60,19 +56,25 @@ func (a *app) watch(poll func() snapshot) (stop func()) {
 		wg.Wait()
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		clear()
-		a.clear = nil
+		if a.clear != nil {
+			a.clear()
+			a.clear = nil
+		}
 	}
 }
 
-// lines returns a show that prints one line each time.
+// lines returns a show that tells of each snapshot.
 func (a *app) lines() func(snapshot) {
 	start := time.Now()
 	return func(s snapshot) {
 		if s.read == 0 && s.sent == 0 {
 			return // nothing has begun: retries speak for themselves
 		}
-		fmt.Fprintln(a.stderr, progressLine(s, time.Since(start)))
+		if a.structured() {
+			a.log.Info("progress", "read", s.read, "total", s.total, "sent", s.sent, "skipped", s.skipped)
+			return
+		}
+		a.say("%s", progressLine(s, time.Since(start)))
 	}
 }
 
@@ -103,10 +105,11 @@ func sentWords(s snapshot) string {
 	return words
 }
 
-// bar returns a show that draws a bar of the guest bytes done, and what wipes it.
-func bar(w io.Writer) (show func(snapshot), clear func()) {
+// bar returns a show that draws a bar of the guest bytes done. Whoever writes to stderr meanwhile
+// wipes it off the line first (pastBar).
+func (a *app) bar() func(snapshot) {
 	b := progressbar.NewOptions64(-1,
-		progressbar.OptionSetWriter(w),
+		progressbar.OptionSetWriter(a.stderr),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionSetPredictTime(true),
 		progressbar.OptionSetWidth(30),
@@ -114,7 +117,10 @@ func bar(w io.Writer) (show func(snapshot), clear func()) {
 	)
 	var total int64
 	// The bar's errors are those of a terminal that went away: there is nothing to show them on.
-	show = func(s snapshot) {
+	return func(s snapshot) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.clear = func() { _ = b.Clear() }
 		if s.total > 0 && s.total != total {
 			total = s.total
 			b.ChangeMax64(total)
@@ -122,5 +128,4 @@ func bar(w io.Writer) (show func(snapshot), clear func()) {
 		b.Describe("read" + sentWords(s))
 		_ = b.Set64(min(s.read, max(total, 0)))
 	}
-	return show, func() { _ = b.Clear() }
 }

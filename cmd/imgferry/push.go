@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -16,6 +17,7 @@ import (
 	"imgferry/ims"
 	"imgferry/limits"
 	"imgferry/pipeline"
+	"imgferry/profile"
 	"imgferry/upload"
 )
 
@@ -27,18 +29,21 @@ type pushCommand struct {
 	cloud cloud
 	push  pipeline.Push
 
-	sourceFormat, via string
-	tags              []string
-	bitmap            string
-	unproven          bool
-	sandbox           sandboxFlags
-	json              bool
-	memory            string
-	timeout           time.Duration
+	source   sourceFlags
+	via      string
+	tags     []string
+	bitmap   string
+	unproven bool
+	sandbox  sandboxFlags
+	out      *output
+	memory   string
+	timeout  time.Duration
+
+	osVersionGiven, osTypeGiven bool
 }
 
 func (a *app) pushCommand() *cobra.Command {
-	c := &pushCommand{app: a}
+	c := &pushCommand{app: a, cloud: cloud{app: a}}
 	cmd := &cobra.Command{
 		Use:   "push IMAGE",
 		Short: "Make a cloud image from a disk image",
@@ -48,16 +53,19 @@ fast import, waits until it is usable and prints the image's id on stdout.
 With --sandbox it does the same against a cloud of its own on this machine: no
 account and no network.
 
-Settings come from flags, then from the environment: ` + envAK + `,
+Settings come from flags, then from the environment, then from a profile of the
+settings file (imgferry config). The variables are ` + envAK + `,
 ` + envSK + `, ` + envToken + `, ` + envProject + `,
 ` + envRegion + `, ` + envBucket + `, ` + envOBSEndpoint + `, ` + envIMSEndpoint + `.
 
-An interrupted push keeps what was sent; the same command goes on from there.`,
+An interrupted push keeps what was sent; the same command goes on from there. Where an
+image of this name and content exists already, push reports that one.`,
 		Example: `  imgferry push --sandbox disk.qcow2
   imgferry push disk.qcow2 --bucket my-images --region cn-north-4 --os-version "Debian GNU/Linux 12.0.0 64bit"`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.run(cmd.Context(), args[0], cmd.Flags().Changed("os-version"))
+			c.osVersionGiven, c.osTypeGiven = cmd.Flags().Changed("os-version"), cmd.Flags().Changed("os-type")
+			return c.run(cmd.Context(), args[0])
 		},
 	}
 	f := cmd.Flags()
@@ -73,36 +81,37 @@ An interrupted push keeps what was sent; the same command goes on from there.`,
 	f.StringVar(&p.Description, "description", "", "up to 1024 characters")
 	f.StringVar(&p.Format, "format", pipeline.ZVHD2, "what to upload: zvhd2, or raw with its bitmap")
 	f.StringVar(&c.via, "via", "fast", "way of import: fast")
+	f.BoolVar(&p.NewImage, "new-image", false, "register another image even if there is one of this name and content")
 	f.BoolVar(&p.NoWait, "no-wait", false, "print the import job's id instead of waiting for the image")
-	f.DurationVar(&c.timeout, "wait-timeout", time.Hour, "how long to wait for the import job")
+	f.DurationVar(&c.timeout, "wait-timeout", time.Hour, "how long to wait for the import job; 0: without a limit")
 	f.BoolVar(&p.Overwrite, "overwrite", false, "replace an object of the same key")
 	f.BoolVar(&p.DeleteObject, "delete-object", false, "delete the object once the image is active")
 	f.StringVar(&c.bitmap, "bitmap", "", "with --format raw: the block bitmap made by the vendor's tool")
 	f.BoolVar(&c.unproven, "unproven-bitmap", false, `with --format raw: send a bitmap in ZVHD2's layout. The service's own
 layout is not published; if it is another one, the image is silently damaged`)
 	f.BoolVar(&p.AbortOnInterrupt, "abort-on-interrupt", false, "delete what was sent when interrupted, instead of keeping it")
-	f.IntVar(&p.Senders, "concurrency", 4, "parts sent at once")
-	f.IntVar(&p.Retry.Tries, "retries", 8, "how often a request to the store is tried")
+	f.IntVar(&p.Senders, "concurrency", 4, fmt.Sprintf("parts sent at once, 1 to %d", maxSenders))
 	f.StringVar(&c.memory, "memory", "224MiB", "memory for part buffers")
-	f.StringVarP(&c.sourceFormat, "source-format", "f", "", "source format; default by content")
+	c.source.flags(cmd)
 	c.sandbox.add(cmd)
-	f.BoolVar(&c.json, "json", false, "print a report as JSON instead of the id")
+	c.out = a.outputFlags(cmd)
 	c.cloud.storeFlags(cmd)
 	c.cloud.serviceFlags(cmd)
+	a.completeBuckets(cmd, &c.cloud, &c.sandbox)
 	return cmd
 }
 
-func (c *pushCommand) run(ctx context.Context, path string, osGiven bool) (err error) {
+func (c *pushCommand) run(ctx context.Context, path string) (err error) {
 	if err := c.complete(path); err != nil {
 		return err
 	}
 	limitMemory(c.push.Memory + pushMemory)
-	img, err := open(ctx, path, c.sourceFormat)
+	img, err := c.source.open(ctx, path)
 	if err != nil {
 		return err
 	}
 	defer img.Close()
-	c.push.Disk = img.disk()
+	c.push.Disk = img.Disk()
 
 	stop, err := c.sandbox.start(ctx, c.app, &c.cloud)
 	if err != nil {
@@ -114,28 +123,38 @@ func (c *pushCommand) run(ctx context.Context, path string, osGiven bool) (err e
 		return err
 	}
 	c.push.Bucket, c.push.Images, c.push.BucketName = bucket, images, c.cloud.bucket
-	if !osGiven && c.push.Type != limits.TypeData {
-		c.say("warning: no --os-version given: registering as %q; some features depend on the right one", defaultOS)
+	if c.push.StateDir, err = profile.StateDir(); err != nil {
+		return err
+	}
+	c.push.Account = c.cloud.imsEndpoint + " " + c.cloud.project
+	if c.sandbox.on { // its ports change, its folder does not
+		c.push.Account = "sandbox " + c.sandbox.data
+	}
+	if !c.osVersionGiven && c.push.Type != limits.TypeData {
+		c.warn("no --os-version given: registering as %q; some features depend on the right one", defaultOS)
 	}
 	if w := limits.NameWarning(c.push.Name); w != "" {
-		c.say("warning: %s", w)
+		c.warn("%s", w)
 	}
 	start := time.Now()
 	r, err := c.watched(ctx)
 	if err != nil {
 		return c.advise(r, err)
 	}
-	if c.json {
-		return printJSON(c.stdout, r)
-	}
-	c.summary(r, time.Since(start))
-	id := r.ImageID
-	if c.push.NoWait {
-		id = r.JobID
-	}
-	_, err = fmt.Fprintln(c.stdout, id)
-	return err
+	return c.out.emit(r, func(w io.Writer) error {
+		c.summary(r, time.Since(start))
+		id := r.ImageID
+		if c.push.NoWait && r.JobID != "" {
+			id = r.JobID
+		}
+		_, err := fmt.Fprintln(w, id)
+		return err
+	})
 }
+
+// maxSenders bounds --concurrency: the store's client keeps as many connections, and no link gets
+// faster by more of them.
+const maxSenders = 64
 
 // complete fills in what follows from flags alone, and refuses what makes no sense.
 func (c *pushCommand) complete(path string) error {
@@ -152,8 +171,17 @@ func (c *pushCommand) complete(path string) error {
 	if p.Format == pipeline.Raw && c.bitmap == "" && !c.unproven && !c.sandbox.on {
 		return usagef("a raw disk needs the bitmap that the vendor's tool makes: --bitmap FILE, or --unproven-bitmap (see its help), or rather --format zvhd2")
 	}
-	if p.MinDisk < 0 || p.Senders < 1 || p.Retry.Tries < 1 {
-		return usagef("--min-disk, --concurrency and --retries take positive numbers")
+	if p.Type == limits.TypeData && c.osVersionGiven {
+		return usagef("--os-version is for system disks: a data image has --os-type")
+	}
+	if p.Type != limits.TypeData && c.osTypeGiven {
+		return usagef("--os-type is for data images (--type %s): a system disk has --os-version", limits.TypeData)
+	}
+	if p.MinDisk < 0 || c.timeout < 0 {
+		return usagef("--min-disk and --wait-timeout take positive numbers")
+	}
+	if p.Senders < 1 || p.Senders > maxSenders {
+		return usagef("--concurrency takes 1 to %d, not %d", maxSenders, p.Senders)
 	}
 	if p.NoWait && p.DeleteObject {
 		return usagef("--delete-object needs to wait for the image: leave --no-wait out")
@@ -181,11 +209,9 @@ func (c *pushCommand) complete(path string) error {
 	}
 	p.Program = userAgent()
 	p.Notice = func(s string) { c.say("%s", s) }
-	p.Retry.OnRetry = func(_ string, try int, err error, wait time.Duration) {
-		if try > 1 { // one failure in a while is nothing to look at
-			c.say("trying again in %v: %v", wait.Round(100*time.Millisecond), err)
-		}
-	}
+	p.Retry = c.cloud.policy()
+	p.Wait.Interval, p.Wait.Outage = c.pace.poll, c.pace.outage
+	p.Settle = max(c.pace.settle, c.cloud.patience.settle())
 	p.Progress = new(pipeline.Progress)
 	return nil
 }
@@ -249,7 +275,13 @@ func (c *pushCommand) summary(r pipeline.Report, took time.Duration) {
 		sent += fmt.Sprintf(", %s was there already", humanize.IBytes(uint64(r.Skipped)))
 	}
 	what := "image " + r.ImageID + " is active"
-	if c.push.NoWait {
+	switch {
+	case r.Adopted && r.Key == "":
+		c.say("%s, made from this disk earlier: nothing was sent (--new-image makes another)", "image "+r.ImageID+" is "+r.ImageStatus)
+		return
+	case r.Adopted:
+		what = "image " + r.ImageID + " is " + r.ImageStatus
+	case c.push.NoWait:
 		what = "import job " + r.JobID + " is under way"
 	}
 	c.say("%s: %s from a disk of %s to %s/%s in %.1f s", what, sent, humanize.IBytes(uint64(r.VirtualSize)), r.Bucket, r.Key, took.Seconds())
@@ -275,7 +307,11 @@ func (c *pushCommand) advise(r pipeline.Report, err error) error {
 	case errors.As(err, &wait) && c.sandbox.on:
 		return &advised{err, []string{"The sandbox ends with this command, and its import jobs with it; the object stays."}}
 	case errors.As(err, &wait):
-		return &advised{err, []string{fmt.Sprintf("Import job %s goes on without this program; the object is %s/%s.", wait.JobID, r.Bucket, r.Key)}}
+		name := "Import job " + wait.JobID
+		if wait.JobID == "" {
+			name = "The import of image " + wait.ImageID
+		}
+		return &advised{err, []string{fmt.Sprintf("%s goes on without this program; the object is %s/%s.", name, r.Bucket, r.Key)}}
 	}
 	return err
 }

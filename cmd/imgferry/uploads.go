@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"text/tabwriter"
+	"io"
+	"strconv"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -14,20 +14,22 @@ import (
 
 type uploadsCommand struct {
 	*app
-	cloud       cloud
-	sandbox     sandboxFlags
-	abort, json bool
+	cloud   cloud
+	sandbox sandboxFlags
+	abort   bool
+	out     *output
 }
 
 func (a *app) uploadsCommand() *cobra.Command {
-	c := &uploadsCommand{app: a}
+	c := &uploadsCommand{app: a, cloud: cloud{app: a}}
 	cmd := &cobra.Command{
 		Use:   "uploads [KEY]",
 		Short: "List or abort unfinished uploads",
 		Long: `Uploads lists the unfinished multipart uploads in the bucket, all or those of KEY.
 They take up space that is paid for until they are completed or aborted. With
 --abort those of KEY are aborted.`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key := ""
 			if len(args) == 1 {
@@ -37,9 +39,10 @@ They take up space that is paid for until they are completed or aborted. With
 		},
 	}
 	cmd.Flags().BoolVar(&c.abort, "abort", false, "abort the unfinished uploads of KEY")
-	cmd.Flags().BoolVar(&c.json, "json", false, "print JSON")
+	c.out = a.outputFlags(cmd)
 	c.cloud.storeFlags(cmd)
 	c.sandbox.add(cmd)
+	a.completeBuckets(cmd, &c.cloud, &c.sandbox)
 	return cmd
 }
 
@@ -66,7 +69,7 @@ func (c *uploadsCommand) run(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	store := upload.WithRetry(bucket, upload.Policy{})
+	store := upload.WithRetry(bucket, c.cloud.policy())
 	all, err := store.Uploads(ctx, key)
 	if err != nil {
 		return err
@@ -92,25 +95,21 @@ func (c *uploadsCommand) run(ctx context.Context, key string) error {
 		}
 		list = append(list, one)
 	}
-	if c.json {
-		return printJSON(c.stdout, list)
-	}
-	return c.print(list)
+	return c.out.emit(list, func(w io.Writer) error { return c.print(w, list) })
 }
 
-func (c *uploadsCommand) print(list []unfinished) error {
+func (c *uploadsCommand) print(w io.Writer, list []unfinished) error {
 	if len(list) == 0 {
 		c.say("no unfinished uploads")
 		return nil
 	}
-	w := tabwriter.NewWriter(c.stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "KEY\tPARTS\tSIZE\tSTARTED\tUPLOAD ID")
+	var rows [][]string
 	for _, u := range list {
 		id := u.UploadID
 		if u.Aborted {
 			id += " (aborted)"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", u.Key, u.Parts, humanize.IBytes(uint64(u.Size)), humanize.Time(u.Initiated), id)
+		rows = append(rows, []string{u.Key, strconv.Itoa(u.Parts), humanize.IBytes(uint64(u.Size)), humanize.Time(u.Initiated), id})
 	}
-	return w.Flush()
+	return printTable(w, []string{"KEY", "PARTS", "SIZE", "STARTED", "UPLOAD ID"}, rows)
 }
