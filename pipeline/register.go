@@ -39,7 +39,7 @@ func (p *Push) register(ctx context.Context, r *Report) error {
 	}
 	if !p.NewImage || !note.Since.IsZero() {
 		// Until the request of a run that was killed must show.
-		image, err := p.find(ctx, r, note.Since.Add(p.settle()))
+		image, err := p.find(ctx, r, nil, note.Since.Add(p.settle()))
 		if err != nil {
 			return p.unregistered(r, err)
 		}
@@ -91,6 +91,13 @@ func (p *Push) resume(ctx context.Context, r *Report, note *intent) (known bool,
 // post asks for the import. If the service's answer is lost, it looks for the image before it
 // asks again.
 func (p *Push) post(ctx context.Context, r *Report, note *intent) (job string, image *ims.Image, err error) {
+	// Another image is wanted: those that are there now are not it.
+	var before []ims.Image
+	if p.NewImage {
+		if before, err = p.alike(ctx, r, tagged(r)); err != nil {
+			return "", nil, err
+		}
+	}
 	q := p.request(r)
 	q.ImageTags = append(q.ImageTags, ims.Tag{Key: digestTag, Value: r.Digest})
 	for try := 1; ; try++ {
@@ -111,7 +118,7 @@ func (p *Push) post(ctx context.Context, r *Report, note *intent) (job string, i
 			return "", nil, err // the note stays
 		}
 		p.Notice(fmt.Sprintf("the service's answer was lost (%v): looking whether the image is under way", err))
-		image, lookErr := p.find(ctx, r, time.Now().Add(p.settle()))
+		image, lookErr := p.find(ctx, r, before, time.Now().Add(p.settle()))
 		switch {
 		case lookErr != nil:
 			return "", nil, errors.Join(err, lookErr)
@@ -123,14 +130,18 @@ func (p *Push) post(ctx context.Context, r *Report, note *intent) (job string, i
 	}
 }
 
-// find looks for the image that a request like this one makes, until it is there or the time has
-// come. nil: there is none.
-func (p *Push) find(ctx context.Context, r *Report, until time.Time) (*ims.Image, error) {
+// tagged is the filter for images with the content of r.
+func tagged(r *Report) url.Values { return url.Values{"tag": {digestTag + "=" + r.Digest}} }
+
+// find looks for the image that a request like this one makes, and that is none of before, until it
+// is there or the time has come. nil: there is none.
+func (p *Push) find(ctx context.Context, r *Report, before []ims.Image, until time.Time) (*ims.Image, error) {
 	for {
-		found, err := p.alike(ctx, r, url.Values{"tag": {digestTag + "=" + r.Digest}})
+		found, err := p.alike(ctx, r, tagged(r))
 		if err != nil {
 			return nil, err
 		}
+		found = slices.DeleteFunc(found, func(m ims.Image) bool { return hasImage(before, m.ID) })
 		if len(found) > 0 {
 			return p.oldest(found), nil
 		}
@@ -161,12 +172,16 @@ func (p *Push) alike(ctx context.Context, r *Report, filter url.Values) ([]ims.I
 			digest := r.Digest == "" && digestOf(m) != "" || slices.Contains(m.Tags, digestTag+"="+r.Digest)
 			// The image counts in GiB, as the format does: that is the disk's size as far as it matters.
 			if digest && m.Name == r.Name && m.MinDisk == r.MinDisk && m.Status == status &&
-				!slices.ContainsFunc(found, func(o ims.Image) bool { return o.ID == m.ID }) {
+				!hasImage(found, m.ID) {
 				found = append(found, m)
 			}
 		}
 	}
 	return found, nil
+}
+
+func hasImage(list []ims.Image, id string) bool {
+	return slices.ContainsFunc(list, func(m ims.Image) bool { return m.ID == id })
 }
 
 // digestOf is the content digest that an image was tagged with, or "".

@@ -176,6 +176,15 @@ func TestPushedAgain(t *testing.T) {
 	if err != nil || !again.Adopted || again.ImageID != first.ImageID || again.Sent != 0 || again.ObjectDeleted || s.posts != 1 {
 		t.Errorf("%+v, %v, %d requests", again, err, s.posts)
 	}
+	// Another image is wanted, and the answer is lost: the older one is not it.
+	q := p
+	q.NewImage = true
+	s.post = func(n int) (bool, error) { return true, lost() }
+	if r, err := q.Run(t.Context()); err != nil || r.ImageID == first.ImageID || len(s.images) != 2 {
+		t.Errorf("another image, the answer lost: %+v, %v", r, err)
+	}
+	s.post = nil
+	s.images = s.images[:1]
 	// Another content, another size, another name: another image.
 	for name, change := range map[string]func(*pipeline.Push){
 		"content":   func(p *pipeline.Push) { p.Disk = rawDisk(t, 4, 2) },
@@ -194,19 +203,11 @@ func TestPushedAgain(t *testing.T) {
 
 // TestTakenUp: a run that was killed while it registered left a note.
 func TestTakenUp(t *testing.T) {
-	kill := func(s *service, took bool) func(int) (bool, error) {
-		return func(n int) (bool, error) {
-			if n == 1 {
-				return took, context.Canceled // as good as killed: nothing is cleaned up after it
-			}
-			return true, nil
-		}
-	}
 	for _, took := range []bool{true, false} {
 		var notes []string
 		dir := t.TempDir()
 		s := &service{}
-		s.post = kill(s, took)
+		s.post = func(n int) (bool, error) { return took || n > 1, nil }
 		c := newCloud(t)
 		p := registering(t, c, s, dir, &notes)
 		ctx, cancel := context.WithCancel(t.Context())
