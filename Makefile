@@ -37,6 +37,11 @@ cross:
 		GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/imgferry-$$os-$$arch$$ext ./cmd/imgferry || exit 1; \
 	done; done
 
+# Manual pages, from the text of --help.
+man:
+	rm -rf dist/man/man1
+	$(GO) run -ldflags '$(LDFLAGS)' ./cmd/imgferry man dist/man/man1
+
 # Every kind of disk image that qemu-img writes, read here and there. Needs qemu-utils.
 conformance:
 	$(GO) test -tags conformance -count 1 -timeout 60m ./conformance
