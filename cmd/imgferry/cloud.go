@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -512,23 +514,40 @@ func (c *cloud) store() (*obs.Bucket, error) {
 	if err := c.ready(c.storeNeeds()); err != nil {
 		return nil, err
 	}
-	transport, err := c.roundTripper()
+	config, err := c.storeConfig()
 	if err != nil {
 		return nil, err
+	}
+	bucket, err := obs.New(config)
+	return bucket, asUsage(err) // nothing was sent: a setting is wrong
+}
+
+// buckets asks the store for the names of the account's buckets.
+func (c *cloud) buckets(ctx context.Context) ([]string, error) {
+	if err := c.ready(c.storeNeeds()[1:]); err != nil { // all but the bucket
+		return nil, err
+	}
+	config, err := c.storeConfig()
+	if err != nil {
+		return nil, err
+	}
+	return obs.Buckets(ctx, config)
+}
+
+// storeConfig says how to reach the store.
+func (c *cloud) storeConfig() (obs.Config, error) {
+	transport, err := c.roundTripper()
+	if err != nil {
+		return obs.Config{}, err
 	}
 	if c.app != nil {
 		transport = c.app.observeStore(transport)
 	}
-	region := c.region
-	if region == "" {
-		region = "us-east-1" // what S3 servers without regions sign for
-	}
-	bucket, err := obs.New(obs.Config{
-		Endpoint: c.obsEndpoint, Secure: true, Region: region, Bucket: c.bucket,
-		AccessKey: c.ak, SecretKey: c.sk, SecurityToken: c.token,
+	return obs.Config{
+		Endpoint: c.obsEndpoint, Secure: true, Region: cmp.Or(c.region, "us-east-1"), // what S3 servers without regions sign for
+		Bucket: c.bucket, AccessKey: c.ak, SecretKey: c.sk, SecurityToken: c.token,
 		Style: obsStyle(c.style), Transport: transport, UserAgent: userAgent(),
-	})
-	return bucket, asUsage(err) // nothing was sent: a setting is wrong
+	}, nil
 }
 
 func obsStyle(style string) obs.Style {

@@ -305,7 +305,7 @@ func (c *pushCommand) advise(r pipeline.Report, err error) error {
 			"To give up:  " + abort + shellQuote(kept.Key),
 		}}
 	case errors.As(err, &wait) && c.sandbox.on:
-		return &advised{err, []string{"The sandbox ends with this command, and its import jobs with it; the object stays."}}
+		return &advised{err, []string{"The sandbox ends with this command; its import job goes on when it starts again."}}
 	case errors.As(err, &wait):
 		name := "Import job " + wait.JobID
 		if wait.JobID == "" {

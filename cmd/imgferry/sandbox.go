@@ -22,14 +22,11 @@ const sandboxDirHelp = "$XDG_STATE_HOME/imgferry/sandbox, or ~/.local/state/imgf
 
 // sandboxDir is where a sandbox keeps its objects when nobody says otherwise.
 func sandboxDir() (string, error) {
-	if state := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(state) {
-		return filepath.Join(state, "imgferry", "sandbox"), nil
-	}
-	home, err := os.UserHomeDir()
+	dir, err := profile.StateDir()
 	if err != nil {
 		return "", fmt.Errorf("no folder for the sandbox: %w; name one", err)
 	}
-	return filepath.Join(home, ".local", "state", "imgferry", "sandbox"), nil
+	return filepath.Join(dir, "sandbox"), nil
 }
 
 // sandboxFlags let a command run against a sandbox in its own process.

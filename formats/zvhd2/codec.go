@@ -185,7 +185,7 @@ func (c Codec) decode(dst, payload []byte) error {
 		if len(payload) < len(syncMarker) || string(payload[len(payload)-len(syncMarker):]) != syncMarker {
 			return errFinished
 		}
-		n, err := inflate.Zlib(dst, payload)
+		n, err := inflate.ZlibFlushed(dst, payload)
 		if err == nil && n != len(dst) {
 			err = errLength
 		}

@@ -26,7 +26,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	err = upload.Retry(context.Background(), upload.Policy{}, "look up the bucket", bucket.CheckBucket)
+	err = upload.Retry(context.Background(), upload.Policy{}, "check access", bucket.CheckBucket)
 	fmt.Println(err, errors.Is(err, upload.ErrNoBucket))
-	// Output: look up the bucket in bucket images: the bucket does not exist (status 404, NoSuchBucket) true
+	// Output: check access in bucket images: the bucket does not exist (status 404, NoSuchBucket) true
 }

@@ -82,15 +82,41 @@ const maxPages = 1000
 
 // New returns the bucket that c describes. It makes no request.
 func New(c Config) (*Bucket, error) {
+	if c.Bucket == "" {
+		return nil, errors.New("the name of the bucket is not set")
+	}
+	core, err := connect(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Bucket{core: core, name: c.Bucket}, nil
+}
+
+// Buckets lists the names of the account's buckets. It is one attempt; c.Bucket is not used.
+func Buckets(ctx context.Context, c Config) ([]string, error) {
+	core, err := connect(c)
+	if err != nil {
+		return nil, err
+	}
+	list, err := core.ListBuckets(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the buckets: %w", err)
+	}
+	names := make([]string, len(list))
+	for i, b := range list {
+		names[i] = b.Name
+	}
+	return names, nil
+}
+
+// connect makes the client. Nothing is sent.
+func connect(c Config) (*minio.Core, error) {
 	host, secure, err := parseEndpoint(c.Endpoint, c.Secure)
 	if err != nil {
 		return nil, err
 	}
 	if c.Region == "" {
 		return nil, errors.New("the region of the object store is not set")
-	}
-	if c.Bucket == "" {
-		return nil, errors.New("the name of the bucket is not set")
 	}
 	if c.AccessKey == "" || c.SecretKey == "" {
 		return nil, errors.New("the access key and the secret key of the object store are not set")
@@ -113,7 +139,7 @@ func New(c Config) (*Bucket, error) {
 	if name, version, ok := strings.Cut(c.UserAgent, "/"); ok {
 		core.SetAppInfo(name, version)
 	}
-	return &Bucket{core: core, name: c.Bucket}, nil
+	return core, nil
 }
 
 // parseEndpoint returns HOST[:PORT] and whether to use HTTPS.
@@ -384,7 +410,7 @@ func (b *Bucket) copyPart(ctx context.Context, o upload.Object, id string, numbe
 // CheckBucket reports whether the bucket exists and may be used: upload.ErrNoBucket or
 // upload.ErrDenied if not.
 func (b *Bucket) CheckBucket(ctx context.Context) error {
-	const op = "look up the bucket"
+	const op = "check access"
 	headCtx, seen := observe(ctx)
 	exists, err := b.core.BucketExists(headCtx, b.name)
 	if err == nil && exists {
