@@ -73,7 +73,10 @@ func run(from string, size int64, pairs int, dir string) error {
 		rate := func(s []sample) float64 { return float64(len(data)) / 1e6 / median(walls(s)) }
 		fmt.Printf("%-38s %8.0f %8.0f %9.2f %9.2f %5.0f%% %d\n", c.name, rate(a), rate(b), median(cpus(a)), median(cpus(b)), 100*median(ratios), lost)
 	}
-	return programs(dir, disk, 3)
+	if err := programs(dir, disk, 3); err != nil {
+		return err
+	}
+	return rivals(dir, filepath.Join(dir, "disk.raw"), filepath.Join(dir, "imgferry"), pairs)
 }
 
 // pack fills a file with the regular files below from, one behind the other, until it has size
@@ -173,15 +176,20 @@ func (s sample) parallel() float64 { return s.cpu / s.wall.Seconds() }
 // then gave two threads one core.
 const minShare = 0.7
 
-// compare runs pairs until enough of them count, and at most three times as many.
+// compare measures two functions of this process in turn.
 func compare(pairs int, a, b func() error) (as, bs []sample, discarded int, err error) {
+	return inTurn(pairs, func() (sample, error) { return measure(a) }, func() (sample, error) { return measure(b) })
+}
+
+// inTurn runs pairs until enough of them count, and at most three times as many.
+func inTurn(pairs int, a, b func() (sample, error)) (as, bs []sample, discarded int, err error) {
 	var alla, allb []sample
 	for range 3 * pairs {
 		for _, side := range []struct {
-			f  func() error
+			f  func() (sample, error)
 			to *[]sample
 		}{{a, &alla}, {b, &allb}} {
-			s, err := measure(side.f)
+			s, err := side.f()
 			if err != nil {
 				return nil, nil, 0, err
 			}

@@ -1,0 +1,148 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// rival is a pair of commands that do the same.
+type rival struct {
+	name         string
+	theirs, ours []string
+	outA, outB   string // compared byte by byte; "" where there is no output
+}
+
+// rivals compares the program with qemu-img on the disk, in each format. They run in turn; all
+// files are in the page cache.
+func rivals(dir, disk, program string, pairs int) error {
+	if _, err := exec.LookPath("qemu-img"); err != nil {
+		fmt.Println("\nqemu-img is missing, so nothing is compared with it: apt-get install qemu-utils")
+		return nil
+	}
+	inputs := map[string][]string{ // qemu-img's arguments that make each
+		"plain.qcow2":   {"-O", "qcow2"},
+		"zlib.qcow2":    {"-O", "qcow2", "-c"},
+		"zstd.qcow2":    {"-O", "qcow2", "-c", "-o", "compression_type=zstd"},
+		"disk.vhd":      {"-O", "vpc", "-o", "force_size=on"},
+		"streamed.vmdk": {"-O", "vmdk", "-o", "subformat=streamOptimized"},
+	}
+	for name, args := range inputs {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			continue
+		}
+		args = append(append([]string{"convert", "-m", "2", "-W", "-f", "raw"}, args...), disk, path)
+		if args[len(args)-3] == "subformat=streamOptimized" {
+			args = slices.DeleteFunc(args, func(s string) bool { return s == "-W" })
+		}
+		if out, err := exec.Command("qemu-img", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("qemu-img %v: %v: %s", args, err, out)
+		}
+	}
+	a, b := filepath.Join(dir, "a.raw"), filepath.Join(dir, "b.raw")
+	toRaw := func(name, file, format string) rival {
+		path := filepath.Join(dir, file)
+		return rival{
+			name:   name,
+			theirs: []string{"qemu-img", "convert", "-m", "8", "-W", "-f", format, "-O", "raw", path, a},
+			ours:   []string{program, "convert", path, b, "-O", "raw", "--force"}, outA: a, outB: b,
+		}
+	}
+	list := []rival{
+		toRaw("plain qcow2 -> raw", "plain.qcow2", "qcow2"),
+		toRaw("VHD -> raw", "disk.vhd", "vpc"),
+		toRaw("zlib qcow2 -> raw", "zlib.qcow2", "qcow2"),
+		toRaw("zstd qcow2 -> raw", "zstd.qcow2", "qcow2"),
+		toRaw("streamOptimized VMDK -> raw", "streamed.vmdk", "vmdk"),
+		{
+			name:   "compare plain with zstd qcow2",
+			theirs: []string{"qemu-img", "compare", filepath.Join(dir, "plain.qcow2"), filepath.Join(dir, "zstd.qcow2")},
+			ours:   []string{program, "compare", filepath.Join(dir, "plain.qcow2"), filepath.Join(dir, "zstd.qcow2")},
+		},
+	}
+	fmt.Printf("\n%-32s %7s %7s %7s %8s %8s %9s %9s %s\n", "A (qemu-img) against B (imgferry)", "A s", "B s", "B/A", "A cpu s", "B cpu s", "A MiB", "B MiB", "discarded")
+	for _, r := range list {
+		if err := race(r, pairs); err != nil {
+			return err
+		}
+	}
+	for _, r := range list {
+		fmt.Println("  A:", strings.Join(r.theirs, " "))
+	}
+	return nil
+}
+
+// race runs a pair of commands and prints a row.
+func race(r rival, pairs int) error {
+	var peakA, peakB int64
+	side := func(args []string, peak *int64, out string) func() (sample, error) {
+		return func() (sample, error) {
+			if out != "" {
+				os.Remove(out)
+			}
+			cmd := exec.Command(args[0], args[1:]...)
+			var said bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &said, &said
+			start := time.Now()
+			if err := cmd.Run(); err != nil {
+				return sample{}, fmt.Errorf("%v: %v: %s", args, err, said.String())
+			}
+			u := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+			*peak = max(*peak, u.Maxrss)
+			return sample{time.Since(start), seconds(u.Utime) + seconds(u.Stime)}, nil
+		}
+	}
+	as, bs, lost, err := inTurn(pairs, side(r.theirs, &peakA, r.outA), side(r.ours, &peakB, r.outB))
+	if err != nil {
+		return err
+	}
+	if r.outA != "" {
+		if err := equal(r.outA, r.outB); err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+		os.Remove(r.outA)
+		os.Remove(r.outB)
+	}
+	ratios := make([]float64, len(as))
+	for i := range as {
+		ratios[i] = bs[i].wall.Seconds() / as[i].wall.Seconds()
+	}
+	fmt.Printf("%-33s %7.2f %7.2f %7.2f %8.2f %8.2f %9d %9d %d\n", r.name, median(walls(as)), median(walls(bs)), median(ratios),
+		median(cpus(as)), median(cpus(bs)), peakA>>10, peakB>>10, lost)
+	return nil
+}
+
+// equal compares two files.
+func equal(a, b string) error {
+	fa, err := os.Open(a)
+	if err != nil {
+		return err
+	}
+	defer fa.Close()
+	fb, err := os.Open(b)
+	if err != nil {
+		return err
+	}
+	defer fb.Close()
+	p, q := make([]byte, 1<<20), make([]byte, 1<<20)
+	for off := int64(0); ; off += int64(len(p)) {
+		n, errA := io.ReadFull(fa, p)
+		m, errB := io.ReadFull(fb, q)
+		if !bytes.Equal(p[:n], q[:m]) {
+			return fmt.Errorf("%s and %s differ behind %d", a, b, off)
+		}
+		if errA != nil || errB != nil {
+			return nil
+		}
+	}
+}
