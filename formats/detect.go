@@ -2,7 +2,6 @@ package formats
 
 import (
 	"fmt"
-	"io"
 	"strings"
 )
 
@@ -32,17 +31,4 @@ func ByName(table []Format, name string) (Format, error) {
 		names[i] = f.Name
 	}
 	return Format{}, fmt.Errorf("%w %q: known are %s", ErrUnknown, name, strings.Join(names, ", "))
-}
-
-// ReadFull fills p from src at off. It fails with io.ErrUnexpectedEOF where the source is shorter
-// than off+len(p), never with io.EOF, and never returns a short read without an error.
-func ReadFull(src io.ReaderAt, p []byte, off int64) error {
-	n, err := src.ReadAt(p, off)
-	if n == len(p) {
-		return nil
-	}
-	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
 }

@@ -127,3 +127,21 @@ func TestReadFull(t *testing.T) {
 		}
 	}
 }
+
+func TestReadAt(t *testing.T) {
+	src := formatstest.NewSource([]byte("abc"))
+	p := make([]byte, 2)
+	if err := formats.ReadAt(context.Background(), "f", src, p, 1, "the end"); err != nil || string(p) != "bc" {
+		t.Errorf("%q, %v", p, err)
+	}
+	err := formats.ReadAt(context.Background(), "f", src, p, 2, "the end")
+	if !errors.Is(err, io.ErrUnexpectedEOF) || err.Error() != "f: can't read the end (at file offset 2): unexpected EOF" {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	why := errors.New("enough")
+	cancel(why)
+	if err := formats.ReadAt(ctx, "f", src, p, 0, "the end"); err != why {
+		t.Errorf("%v", err)
+	}
+}

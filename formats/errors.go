@@ -17,6 +17,8 @@ var (
 	ErrNotAllowed = errors.New("not allowed")
 	// ErrUnknown: no known format.
 	ErrUnknown = errors.New("unknown image format")
+	// ErrNoSnapshot: the image has no internal snapshot of the name or id asked for.
+	ErrNoSnapshot = errors.New("no such snapshot")
 )
 
 // Error is a failure to read an image: what, where and of which class.

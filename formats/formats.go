@@ -105,7 +105,8 @@ type Ref struct {
 }
 
 // Resolver opens what a Ref names. It is rooted at the file that holds the name, counts depth and
-// refuses cycles. Parsers refuse every name, with ErrNotAllowed, where the Resolver is nil.
+// refuses cycles. Parsers refuse every name, with ErrNotAllowed, where the Resolver is nil. Its errors
+// name the file: parsers hand them on as they are.
 type Resolver interface {
 	// Resolve opens the file, for parsers that know what it must be (an extent, a parent of the
 	// same format). The returned Resolver is rooted at that file. The caller closes the Source.
@@ -126,7 +127,7 @@ type Format struct {
 	// bounds every later read too.
 	Open func(ctx context.Context, src Source, res Resolver) (Image, error)
 	// OpenSnapshot is Open for the disk as it was when the internal snapshot of this name or id was
-	// taken. nil: the format has no internal snapshots.
+	// taken; ErrNoSnapshot if there is none. nil: the format has no internal snapshots.
 	OpenSnapshot func(ctx context.Context, src Source, res Resolver, snapshot string) (Image, error)
 	// Info reads the header only, and answers for images that Open would refuse. It does not take
 	// ownership of src.

@@ -198,19 +198,19 @@ func TestResolver(t *testing.T) {
 // TestLongChain: the layers are bounded.
 func TestLongChain(t *testing.T) {
 	files := map[string]string{"0": "base!"}
-	for i := 1; i <= 64; i++ {
+	for i := 1; i <= 16; i++ {
 		files[fmt.Sprint(i)] = fmt.Sprintf("named backing named %d", i-1)
 	}
 	files["1"] = "named backing raw 0"
 	dir := tree(t, files)
 	o := pipeline.Opener{Table: []formats.Format{named(), raw.Format()}, Allow: []string{dir}}
-	img, err := o.Open(context.Background(), filepath.Join(dir, "63"), "")
+	img, err := o.Open(context.Background(), filepath.Join(dir, "15"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	img.Close()
-	if _, err := o.Open(context.Background(), filepath.Join(dir, "64"), ""); !errors.Is(err, formats.ErrUnsupported) {
-		t.Errorf("65 disks: %v", err)
+	if _, err := o.Open(context.Background(), filepath.Join(dir, "16"), ""); !errors.Is(err, formats.ErrUnsupported) {
+		t.Errorf("17 disks: %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -214,10 +215,13 @@ func (p Push) Run(ctx context.Context) (Report, error) {
 	if err := p.check(size, &r); err != nil {
 		return r, err
 	}
+	if err := p.keepNotes(); err != nil {
+		return r, err
+	}
 	// Nothing is at stake yet, and a wrong endpoint looks like one that is down: ask a few times only.
 	first := p.Retry
-	first.Tries, first.Deadline = firstTries, firstDeadline
-	if err := upload.Retry(ctx, first, "check the bucket", p.Bucket.CheckBucket); err != nil {
+	first.Tries, first.Deadline = atMost(first.Tries, firstTries), atMost(first.Deadline, firstDeadline)
+	if err := upload.Retry(ctx, first, "check the bucket "+p.BucketName, p.Bucket.CheckBucket); err != nil {
 		return r, err
 	}
 	// The same for the image service: what it would refuse after hours of sending.
@@ -239,7 +243,14 @@ func (p Push) Run(ctx context.Context) (Report, error) {
 		if p.Format == Raw {
 			send = p.raw
 		}
-		if err := send(ctx, size, &r); err != nil {
+		err := send(ctx, size, &r)
+		if errors.Is(err, upload.ErrNoUpload) {
+			// Another run of the same push may have completed it.
+			if reused, failed := p.existing(ctx, size, &r); failed == nil && reused {
+				err = nil
+			}
+		}
+		if err != nil {
 			return r, p.Disk.Explain(ctx, err)
 		}
 	}
@@ -278,7 +289,9 @@ func (p *Push) check(size int64, r *Report) error {
 	} else {
 		r.Key = p.keyFor([4]byte{}) // any key of the same length and letters
 	}
-	if err := p.request(r).Check(); err != nil {
+	q := p.request(r)
+	q.ImageTags = append(q.ImageTags, ims.Tag{Key: digestTag, Value: "any"})
+	if err := q.Check(); err != nil {
 		return err
 	}
 	r.Key = p.Key
@@ -430,12 +443,17 @@ func (p *Push) seal(ctx context.Context, meta upload.Metadata, r *Report) error 
 	meta[metaDigest] = r.Digest
 	// The store copies at some hundred MB/s, while nothing is seen of it.
 	policy := p.Retry
-	policy.Deadline = 2*time.Minute + time.Duration(r.ObjectSize/(50<<20))*time.Second
+	policy.Deadline = cmp.Or(policy.Deadline, 2*time.Minute) + time.Duration(r.ObjectSize/(50<<20))*time.Second
 	policy.Budget = 2 * policy.Deadline
-	err := upload.Retry(ctx, policy, "write the object's metadata", func(ctx context.Context) error {
+	err := upload.Retry(ctx, policy, "write the metadata of "+r.Key, func(ctx context.Context) error {
 		return p.Bucket.SetMetadata(ctx, upload.Object{Key: r.Key, Size: r.ObjectSize, ETag: r.ETag}, meta)
 	})
 	if errors.Is(err, upload.ErrReplaced) {
+		// A try whose answer was lost may have made the copy, which has an ETag of its own.
+		if o, failed := p.stat(ctx, r.Key); failed == nil && o.Size == r.ObjectSize && o.Metadata[metaDigest] == r.Digest {
+			r.ETag = o.ETag
+			return nil
+		}
 		return err // what would be registered is not this disk
 	}
 	if err != nil && ctx.Err() == nil {
@@ -443,6 +461,14 @@ func (p *Push) seal(ctx context.Context, meta upload.Metadata, r *Report) error 
 		return nil
 	}
 	return err
+}
+
+// atMost is limit, or what a policy says if that is less. 0 is what it does not say.
+func atMost[T int | time.Duration](said, limit T) T {
+	if said > 0 && said < limit {
+		return said
+	}
+	return limit
 }
 
 func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,8 @@ const (
 	defaultSettle = 45 * time.Second
 	// settlePoll is the pause between two looks, at most.
 	settlePoll = 5 * time.Second
+	// clockSkew is how far this machine's clock and the service's may be apart.
+	clockSkew = 5 * time.Minute
 	// registerTries is how often a request whose fate is unknown, and that left no trace, is sent.
 	registerTries = 3
 )
@@ -27,19 +30,28 @@ const (
 // register makes the image from the object, unless it is there or on its way already, and waits
 // until it is usable.
 func (p *Push) register(ctx context.Context, r *Report) error {
-	note, err := p.openIntent(r)
+	note, err := p.openIntent(ctx, r)
 	if err != nil {
-		return fmt.Errorf("the object is in place as %s/%s, but the note on its registration can't be read: %w", p.BucketName, r.Key, err)
+		return p.unregistered(r, err)
 	}
-	if note.Job != "" {
+	defer note.release()
+	switch {
+	case note.Job != "" && p.NewImage:
+		note.drop() // that registration was carried out; another image is wanted
+	case note.Job != "":
 		known, err := p.resume(ctx, r, note)
 		if known {
 			return err
 		}
 	}
 	if !p.NewImage || !note.Since.IsZero() {
-		// Until the request of a run that was killed must show.
-		image, err := p.find(ctx, r, nil, note.Since.Add(p.settle()))
+		// Until the request of a run that was killed must show. Of another image that is wanted,
+		// only one that the killed run has made is the one.
+		var made time.Time
+		if p.NewImage {
+			made = note.Since.Add(-clockSkew)
+		}
+		image, err := p.find(ctx, r, func(m ims.Image) bool { return !m.Created.Before(made) }, note.Since.Add(p.settle()))
 		if err != nil {
 			return p.unregistered(r, err)
 		}
@@ -73,16 +85,19 @@ func (p *Push) settle() time.Duration {
 // or it has failed.
 func (p *Push) resume(ctx context.Context, r *Report, note *intent) (known bool, err error) {
 	j, err := p.Images.Job(ctx, note.Job)
+	gone := errors.Is(err, ims.ErrNotFound) || err == nil && j.Status == ims.JobFail
+	if err == nil && j.Status == ims.JobSuccess {
+		// Somebody may have deleted the image since.
+		var m ims.Image
+		m, err = p.Images.Image(ctx, j.ImageID)
+		gone = errors.Is(err, ims.ErrNotFound) || err == nil && (m.Status == ims.StatusKilled || m.Status == ims.StatusDeleted)
+	}
 	switch {
-	case errors.Is(err, ims.ErrNotFound), err == nil && j.Status == ims.JobFail:
+	case gone:
 		note.drop()
-		*note = intent{path: note.path}
 		return false, nil
 	case err != nil:
 		return true, err
-	}
-	if j.Status == ims.JobSuccess && p.NewImage {
-		return false, nil // it ended; another image is wanted
 	}
 	p.Notice(fmt.Sprintf("import job %s was started by an earlier run: going on with it", note.Job))
 	return true, p.follow(ctx, r, note, note.Job)
@@ -108,7 +123,10 @@ func (p *Push) post(ctx context.Context, r *Report, note *intent) (job string, i
 		var call *ims.APIError
 		unknown := errors.As(err, &call) && call.MaybeDone
 		if err == nil {
-			return job, nil, note.save(r, job)
+			if err := note.save(r, job); err != nil {
+				p.Notice(fmt.Sprintf("the id of import job %s could not be noted: %v", job, err))
+			}
+			return job, nil, nil
 		}
 		if !unknown {
 			note.drop()
@@ -118,7 +136,7 @@ func (p *Push) post(ctx context.Context, r *Report, note *intent) (job string, i
 			return "", nil, err // the note stays
 		}
 		p.Notice(fmt.Sprintf("the service's answer was lost (%v): looking whether the image is under way", err))
-		image, lookErr := p.find(ctx, r, before, time.Now().Add(p.settle()))
+		image, lookErr := p.find(ctx, r, func(m ims.Image) bool { return !hasImage(before, m.ID) }, time.Now().Add(p.settle()))
 		switch {
 		case lookErr != nil:
 			return "", nil, errors.Join(err, lookErr)
@@ -133,21 +151,24 @@ func (p *Push) post(ctx context.Context, r *Report, note *intent) (job string, i
 // tagged is the filter for images with the content of r.
 func tagged(r *Report) url.Values { return url.Values{"tag": {digestTag + "=" + r.Digest}} }
 
-// find looks for the image that a request like this one makes, and that is none of before, until it
+// find looks for the image that a request like this one makes, among those that may be it, until it
 // is there or the time has come. nil: there is none.
-func (p *Push) find(ctx context.Context, r *Report, before []ims.Image, until time.Time) (*ims.Image, error) {
-	for {
+func (p *Push) find(ctx context.Context, r *Report, mayBe func(ims.Image) bool, until time.Time) (*ims.Image, error) {
+	for told := false; ; told = true {
 		found, err := p.alike(ctx, r, tagged(r))
 		if err != nil {
 			return nil, err
 		}
-		found = slices.DeleteFunc(found, func(m ims.Image) bool { return hasImage(before, m.ID) })
+		found = slices.DeleteFunc(found, func(m ims.Image) bool { return !mayBe(m) })
 		if len(found) > 0 {
 			return p.oldest(found), nil
 		}
 		pause := min(time.Until(until), settlePoll)
 		if pause <= 0 {
 			return nil, nil
+		}
+		if !told {
+			p.Notice(fmt.Sprintf("an earlier request to register this image may be under way: waiting up to %.0f s for it to show", time.Until(until).Seconds()))
 		}
 		select {
 		case <-time.After(pause):
@@ -158,10 +179,11 @@ func (p *Push) find(ctx context.Context, r *Report, before []ims.Image, until ti
 }
 
 // alike lists the images, usable or on their way, that a request like this one would make. The
-// service lists one status at a time.
+// service lists one status at a time: in the order in which an image goes through them, so that none
+// slips through while it changes.
 func (p *Push) alike(ctx context.Context, r *Report, filter url.Values) ([]ims.Image, error) {
 	var found []ims.Image
-	for _, status := range []string{ims.StatusActive, ims.StatusSaving, ims.StatusQueued} {
+	for _, status := range []string{ims.StatusQueued, ims.StatusSaving, ims.StatusActive} {
 		filter.Set("status", status)
 		filter.Set("name", r.Name)
 		images, err := p.Images.Images(ctx, filter)
@@ -171,13 +193,43 @@ func (p *Push) alike(ctx context.Context, r *Report, filter url.Values) ([]ims.I
 		for _, m := range images {
 			digest := r.Digest == "" && digestOf(m) != "" || slices.Contains(m.Tags, digestTag+"="+r.Digest)
 			// The image counts in GiB, as the format does: that is the disk's size as far as it matters.
-			if digest && m.Name == r.Name && m.MinDisk == r.MinDisk && m.Status == status &&
+			if digest && m.Name == r.Name && m.MinDisk == r.MinDisk && m.Status == status && p.sameKind(m) &&
 				!hasImage(found, m.ID) {
 				found = append(found, m)
 			}
 		}
 	}
 	return found, nil
+}
+
+// sameKind says that m is for the machines that this push is for, as far as the service tells.
+func (p *Push) sameKind(m ims.Image) bool {
+	env := map[string]string{limits.TypeECS: "FusionCompute", limits.TypeBMS: "Ironic", limits.TypeData: "DataImage"}[cmp.Or(p.Type, limits.TypeECS)]
+	if m.VirtualEnv != "" && m.VirtualEnv != env {
+		return false
+	}
+	// Lists don't tell the architecture; images for arm boot by UEFI, those for x86 that are made here don't.
+	return m.Firmware == "" || (m.Firmware == "uefi") == (p.Architecture == "arm")
+}
+
+// differences tells what of m is not as it was asked for.
+func (p *Push) differences(m ims.Image) string {
+	var list []string
+	add := func(what, is, want string) {
+		if is != "" && want != "" && is != want {
+			list = append(list, fmt.Sprintf("its %s is %q, not %q", what, is, want))
+		}
+	}
+	if p.Type != limits.TypeData {
+		add("OS version", m.OSVersion, p.OSVersion)
+	}
+	add("description", cmp.Or(m.Description, "none"), p.Description)
+	for _, t := range p.Tags {
+		if tag := t.Key + "=" + t.Value; !slices.Contains(m.Tags, tag) {
+			list = append(list, fmt.Sprintf("it has no tag %q", tag))
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 func hasImage(list []ims.Image, id string) bool {
@@ -231,9 +283,13 @@ func (p *Push) present(ctx context.Context, r *Report) (bool, error) {
 		return false, err
 	}
 	r.Digest, r.Key = digest, "" // no object was looked at, and none will be deleted
-	note, err := p.openIntent(r)
+	note, err := p.openIntent(ctx, r)
 	if err != nil {
 		return false, err
+	}
+	defer note.release()
+	if p.DeleteObject || p.Overwrite {
+		p.Notice("nothing has to be sent: no object is written or deleted")
 	}
 	return true, p.adopt(ctx, r, note, *p.oldest(candidates))
 }
@@ -241,8 +297,11 @@ func (p *Push) present(ctx context.Context, r *Report) (bool, error) {
 // adopt takes an image that is there, or on its way, for the one that was asked for.
 func (p *Push) adopt(ctx context.Context, r *Report, note *intent, m ims.Image) error {
 	r.ImageID, r.ImageStatus, r.Adopted = m.ID, m.Status, true
+	note.release() // others may go on
+	if d := p.differences(m); d != "" {
+		p.Notice(fmt.Sprintf("image %s has this name and content, but %s; --new-image makes another", m.ID, d))
+	}
 	if m.Status == ims.StatusActive {
-		p.Notice(fmt.Sprintf("image %s has this name and content already", m.ID))
 		note.drop()
 		return p.finish(ctx, r)
 	}
@@ -264,6 +323,7 @@ func (p *Push) adopt(ctx context.Context, r *Report, note *intent, m ims.Image) 
 // follow waits for the import job and looks at the image it made.
 func (p *Push) follow(ctx context.Context, r *Report, note *intent, job string) error {
 	r.JobID = job
+	note.release() // the job's id is in it: others wait for the same job
 	if p.NoWait {
 		return nil
 	}
@@ -278,6 +338,9 @@ func (p *Push) follow(ctx context.Context, r *Report, note *intent, job string) 
 		return err
 	}
 	image, err := p.Images.Image(ctx, done.ImageID)
+	if errors.Is(err, ims.ErrNotFound) {
+		note.drop() // somebody deleted it
+	}
 	if err != nil {
 		return fmt.Errorf("image %s was made, but can't be shown: %w", done.ImageID, err)
 	}
@@ -312,7 +375,7 @@ func (p *Push) deleteObject(ctx context.Context, r *Report) error {
 		keys = append(keys, limits.BitmapKey(r.Key))
 	}
 	for _, key := range keys {
-		err := upload.Retry(ctx, p.Retry, "delete the object", func(ctx context.Context) error {
+		err := upload.Retry(ctx, p.Retry, "delete the object "+key, func(ctx context.Context) error {
 			return p.Bucket.Remove(ctx, key)
 		})
 		if err != nil {

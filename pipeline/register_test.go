@@ -320,3 +320,105 @@ func (k *killer) WaitImage(ctx context.Context, id string, w ims.Wait) (ims.Imag
 	k.images[0].Status = ims.StatusKilled
 	return k.service.WaitImage(ctx, id, w)
 }
+
+// TestDeletedImage: an image that somebody deleted is made again, whatever notes say.
+func TestDeletedImage(t *testing.T) {
+	var notes []string
+	s := &service{}
+	p := registering(t, newCloud(t), s, t.TempDir(), &notes)
+	p.NoWait = true
+	if _, err := p.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.images = nil
+	p.NoWait = false
+	r, err := p.Run(t.Context())
+	if err != nil || len(s.images) != 1 || r.ImageID != s.images[0].ID || s.posts != 2 {
+		t.Errorf("%+v, %v, %d requests (%q)", r, err, s.posts, notes)
+	}
+}
+
+// TestNewImageAfterNote: the note on an earlier registration is not the one that is wanted.
+func TestNewImageAfterNote(t *testing.T) {
+	var notes []string
+	s := &service{}
+	p := registering(t, newCloud(t), s, t.TempDir(), &notes)
+	p.NoWait = true
+	if _, err := p.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.NewImage, p.NoWait = true, false
+	r, err := p.Run(t.Context())
+	if err != nil || len(s.images) != 2 || r.ImageID != s.images[1].ID || r.Adopted {
+		t.Errorf("%+v, %v, %d images (%q)", r, err, len(s.images), notes)
+	}
+}
+
+// TestOtherKind: an image for other machines is not this one; one with other properties is told.
+func TestOtherKind(t *testing.T) {
+	var notes []string
+	s := &service{}
+	p := registering(t, newCloud(t), s, t.TempDir(), &notes)
+	if _, err := p.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.images[0].VirtualEnv, s.images[0].Firmware, s.images[0].OSVersion = "DataImage", "bios", "Other Linux(64 bit)"
+	if r, err := p.Run(t.Context()); err != nil || r.Adopted || len(s.images) != 2 {
+		t.Errorf("a data image: %+v, %v", r, err)
+	}
+	s.images = s.images[:1]
+	s.images[0].VirtualEnv, s.images[0].Firmware = "FusionCompute", "uefi"
+	if r, err := p.Run(t.Context()); err != nil || r.Adopted || len(s.images) != 2 {
+		t.Errorf("an image for arm: %+v, %v", r, err)
+	}
+	s.images = s.images[:1]
+	s.images[0].Firmware = "bios"
+	p.OSVersion, notes = "Debian GNU/Linux 12.0.0 64bit", nil
+	p.Tags = []ims.Tag{{Key: "a", Value: "b"}}
+	r, err := p.Run(t.Context())
+	if told := strings.Join(notes, "\n"); err != nil || !r.Adopted || !strings.Contains(told, `its OS version is "Other Linux(64 bit)", not "Debian`) || !strings.Contains(told, `no tag "a=b"`) {
+		t.Errorf("%+v, %v, %q", r, err, notes)
+	}
+}
+
+// TestPushedAtOnce: many pushes of one disk at once make one image.
+func TestPushedAtOnce(t *testing.T) {
+	s := &service{}
+	c, dir := newCloud(t), t.TempDir()
+	disk := rawDisk(t, 4, 1)
+	ids := make([]string, 6)
+	var wg sync.WaitGroup
+	for i := range ids {
+		var notes []string
+		p := registering(t, c, s, dir, &notes)
+		p.Disk = disk
+		wg.Go(func() {
+			r, err := p.Run(t.Context())
+			if err != nil {
+				t.Errorf("push %d: %v", i, err)
+			}
+			ids[i] = r.ImageID
+		})
+	}
+	wg.Wait()
+	if len(s.images) != 1 || s.posts != 1 {
+		t.Errorf("%d images, %d requests", len(s.images), s.posts)
+	}
+	for _, id := range ids {
+		if id != s.images[0].ID {
+			t.Errorf("%q", ids)
+		}
+	}
+}
+
+// TestNowhereForNotes: nothing is sent if no note could be kept.
+func TestNowhereForNotes(t *testing.T) {
+	var notes []string
+	s := &service{}
+	c := newCloud(t)
+	p := registering(t, c, s, "/dev/null/nowhere", &notes)
+	r, err := p.Run(t.Context())
+	if err == nil || r.Sent != 0 || s.posts != 0 || !strings.Contains(err.Error(), "XDG_STATE_HOME") {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

@@ -15,9 +15,9 @@ import (
 	"imgferry/source"
 )
 
-// maxLayers bounds a chain of disks, each based on the next. Longer ones are slow everywhere, and
-// each layer keeps tables in memory.
-const maxLayers = 64
+// maxLayers bounds a chain of disks, each based on the next: each layer keeps up to 44 MiB of tables
+// and caches in memory, and longer chains are slow everywhere.
+const maxLayers = 16
 
 // resolver opens what the last file of chain names.
 type resolver struct {
@@ -79,7 +79,7 @@ func (r *resolver) Open(ctx context.Context, ref formats.Ref) (formats.Image, er
 }
 
 func (r *resolver) resolve(ref formats.Ref) (*source.File, *resolver, error) {
-	if err := plainName(ref); err != nil {
+	if err := formats.CheckName("image", -1, ref); err != nil {
 		return nil, nil, err
 	}
 	if len(r.chain) >= maxLayers {
@@ -95,21 +95,6 @@ func (r *resolver) resolve(ref formats.Ref) (*source.File, *resolver, error) {
 	}
 	r.files.add(src)
 	return src, &resolver{o: r.o, path: path, chain: append(slices.Clip(r.chain), src), files: r.files}, nil
-}
-
-// plainName refuses what is no file name: an image can't choose a protocol (CVE-2024-4467).
-func plainName(ref formats.Ref) error {
-	volume := filepath.VolumeName(ref.Name)
-	rest := ref.Name[len(volume):]
-	switch colon := strings.IndexByte(rest, ':'); {
-	case rest == "":
-		return refuse(ref, "the name is empty")
-	case strings.ContainsRune(ref.Name, 0):
-		return refuse(ref, "the name has a zero byte")
-	case colon >= 0 && !strings.ContainsAny(rest[:colon], `/\`):
-		return refuse(ref, "the name is not that of a file")
-	}
-	return nil
 }
 
 func refuse(ref formats.Ref, why string) error {
@@ -195,5 +180,9 @@ func openIn(ref formats.Ref, dir, name, path string, noLinks bool) (*source.File
 		// Not what the system says of a file, but that the file leads out or is no plain file.
 		return nil, refuse(ref, err.Error())
 	}
-	return src, err
+	if err != nil {
+		// The name is the image's: quoted, it stays on its line.
+		return nil, fmt.Errorf("%s %q: %w", ref.Kind, ref.Name, system)
+	}
+	return src, nil
 }

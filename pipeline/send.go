@@ -119,7 +119,7 @@ func (p *Push) beforeComplete(ctx context.Context, key string, meta upload.Metad
 }
 
 func (p *Push) stat(ctx context.Context, key string) (o upload.Object, err error) {
-	err = upload.Retry(ctx, p.Retry, "look for the object", func(ctx context.Context) (err error) {
+	err = upload.Retry(ctx, p.Retry, "look for the object "+key, func(ctx context.Context) (err error) {
 		o, err = p.Bucket.Stat(ctx, key)
 		return err
 	})
@@ -169,7 +169,7 @@ func (p *Push) putBitmap(ctx context.Context, key string, scan convert.Result) e
 		body = scan.Blocks.Append(nil)
 	}
 	sum := md5.Sum(body)
-	return upload.Retry(ctx, p.Retry, "put the bitmap", func(ctx context.Context) error {
+	return upload.Retry(ctx, p.Retry, "put the bitmap of "+key, func(ctx context.Context) error {
 		_, err := p.Bucket.Put(ctx, limits.BitmapKey(key), bytes.NewReader(body), int64(len(body)), &sum, nil)
 		return err
 	})

@@ -84,8 +84,17 @@ func newFile(f *os.File, path string) (_ *File, err error) {
 	if s.size, err = s.length(fi); err != nil {
 		return nil, err
 	}
+	s.settle()
 	s.id = identify(fi, s.size)
 	return s, nil
+}
+
+// settle lets the kernel write out what others wrote to a device and it holds in memory: only then
+// is it counted. What can't be written out is not this reader's trouble.
+func (s *File) settle() {
+	if s.device {
+		s.f.Sync()
+	}
 }
 
 // checkKind refuses what can't be read at any offset.
@@ -168,6 +177,7 @@ func (s *File) Identity() string { return s.id.String() }
 // file's change time, renaming, linking or removing
 // the file counts too; whoever replaces a file by renaming another over it is found out by that.
 func (s *File) Changed() (bool, error) {
+	s.settle()
 	fi, err := s.f.Stat()
 	if err != nil {
 		return false, err

@@ -2,8 +2,43 @@ package formatstest
 
 import (
 	"io"
+	"math/rand/v2"
 	"slices"
 )
+
+// Noise is data that doesn't compress. It depends on the seed only.
+func Noise(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 2))
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = byte(r.Uint32())
+	}
+	return p
+}
+
+// Text is data that compresses: words in random order. It depends on the seed only.
+func Text(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	words := make([][]byte, 256)
+	for i := range words {
+		words[i] = Noise(seed<<8|uint64(i), 3+r.IntN(60))
+	}
+	p := make([]byte, 0, n+64)
+	for len(p) < n {
+		p = append(p, words[r.IntN(len(words))]...)
+	}
+	return p[:n]
+}
+
+// Disk is what most images hold: runs that compress, that don't, and zeros in between.
+func Disk(size int64) []Piece {
+	return []Piece{
+		{Offset: 0, Data: Text(1, int(min(size, 40_000)))},
+		{Offset: size / 3, Data: Noise(2, int(size/20))},
+		{Offset: size/3 + size/20, Data: Text(3, int(size/20))},
+		{Offset: size - size/100, Data: Text(4, int(size/100))},
+	}
+}
 
 // Piece is a run of guest bytes.
 type Piece struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 
 	"imgferry/formats"
 )
@@ -26,16 +27,47 @@ func (f Files) Resolve(_ context.Context, r formats.Ref) (formats.Source, format
 
 // Open opens the disk in the file called r.Name, by r.Format, or by its content if that is "".
 func (f Files) Open(ctx context.Context, r formats.Ref) (formats.Image, error) {
-	src, res, err := f.Resolve(ctx, r)
+	return openDisk(ctx, f, f.Formats, r)
+}
+
+// Folder is a resolver for tests that opens the files of the directory Dir. Disks in them are of the
+// format that the Ref names, found in Formats.
+type Folder struct {
+	Dir     string
+	Formats []formats.Format
+	// Source opens a file: that is package source's business.
+	Source func(path string) (formats.Source, error)
+}
+
+// Resolve opens the file called r.Name.
+func (f Folder) Resolve(_ context.Context, r formats.Ref) (formats.Source, formats.Resolver, error) {
+	src, err := f.Source(filepath.Join(f.Dir, r.Name))
+	if err != nil {
+		return nil, nil, err
+	}
+	return src, f, nil
+}
+
+// Open opens the disk in the file called r.Name, by r.Format, or by its content if that is "".
+func (f Folder) Open(ctx context.Context, r formats.Ref) (formats.Image, error) {
+	return openDisk(ctx, f, f.Formats, r)
+}
+
+func openDisk(ctx context.Context, res formats.Resolver, table []formats.Format, r formats.Ref) (formats.Image, error) {
+	src, below, err := res.Resolve(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	format, err := formats.Detect(f.Formats, src)
+	f, err := formats.Detect(table, src)
 	if r.Format != "" {
-		format, err = formats.ByName(f.Formats, r.Format)
+		f, err = formats.ByName(table, r.Format)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		var img formats.Image
+		if img, err = f.Open(ctx, src, below); err == nil {
+			return img, nil
+		}
 	}
-	return format.Open(ctx, src, res)
+	src.Close()
+	return nil, err
 }

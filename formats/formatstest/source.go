@@ -48,3 +48,40 @@ func (m *memory) ReadAt(p []byte, off int64) (int, error) {
 func (m *memory) Close() error     { m.closes.Add(1); return nil }
 func (m *memory) Size() int64      { return int64(len(m.p)) }
 func (m *memory) Identity() string { return fmt.Sprintf("memory of %d bytes", len(m.p)) }
+
+// sparseSource is content of any size.
+type sparseSource struct {
+	content io.ReaderAt
+	size    int64
+}
+
+// NewSparseSource returns a source of size bytes that holds zeros but for its pieces. It takes no
+// memory for the zeros, and can be read after Close.
+func NewSparseSource(size int64, pieces ...Piece) formats.Source {
+	return sparseSource{Sparse(pieces...), size}
+}
+
+func (s sparseSource) ReadAt(p []byte, off int64) (int, error) {
+	n := max(min(int64(len(p)), s.size-off), 0)
+	s.content.ReadAt(p[:n], off)
+	if n < int64(len(p)) {
+		return int(n), io.EOF
+	}
+	return int(n), nil
+}
+
+func (s sparseSource) Size() int64    { return s.size }
+func (sparseSource) Close() error     { return nil }
+func (sparseSource) Identity() string { return "sparse" }
+
+// Counted counts the bytes that are asked of a source, by one goroutine.
+type Counted struct {
+	formats.Source
+	N int64
+}
+
+// ReadAt reads from the source.
+func (c *Counted) ReadAt(p []byte, off int64) (int, error) {
+	c.N += int64(len(p))
+	return c.Source.ReadAt(p, off)
+}

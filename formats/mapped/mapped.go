@@ -53,20 +53,13 @@ type Table interface {
 	Decode(p []byte, off int64, r Run) error
 }
 
-// Walker is a Table that answers differently for a walk over the whole disk: readers need not know
-// what they find out by reading anyway. Optional.
-type Walker interface {
-	// Walk is Map up to the end of the disk.
-	Walk(off int64) (Run, error)
-}
-
 // File is another file that holds bytes of the disk.
 type File struct {
 	Name   string // as the image spells it
 	Reader *Reader
 }
 
-// Config is an image. All but Below, BelowName and Files must be set.
+// Config is an image. All but Files and what follows must be set.
 type Config struct {
 	// Reader is the image's own file. The image owns it from New on.
 	Reader *Reader
@@ -80,6 +73,9 @@ type Config struct {
 	Below formats.Image
 	// BelowName is how the image spells Below's name.
 	BelowName string
+	// Holes says that Data runs may lie in holes of their files, where those are formats.HoleFinders:
+	// Extents then shows them as zeros. Reading is not concerned.
+	Holes bool
 }
 
 // maxStep bounds what is done between two looks at the context, in bytes of disk.
@@ -153,14 +149,9 @@ func (m *image) ReadAt(p []byte, off int64) (int, error) {
 	return len(want), nil
 }
 
-// mapRun is Table.Map, cut to limit.
+// mapRun is Table.Map, cut to limit. A table's bug must not become an endless loop.
 func (m *image) mapRun(off, limit int64) (Run, error) {
 	r, err := m.Table.Map(off, limit)
-	return m.checked(r, err, off, limit)
-}
-
-// checked is a table's answer, cut to limit. A table's bug must not become an endless loop.
-func (m *image) checked(r Run, err error, off, limit int64) (Run, error) {
 	if err != nil {
 		return Run{}, m.Reader.Cause(err)
 	}
@@ -209,8 +200,12 @@ func (m *image) Extents(ctx context.Context) iter.Seq2[formats.Extent, error] {
 	return merged(func(yield func(formats.Extent, error) bool) {
 		below := m.walkBelow(ctx)
 		defer below.stop()
+		holes := &holes{m, map[int]stretch{}}
 		for off := int64(0); off < m.Size(); {
 			r, err := m.nextRun(ctx, off)
+			if err == nil && r.Kind == Data && m.Holes {
+				r, err = holes.cut(r)
+			}
 			if err != nil {
 				yield(formats.Extent{}, err)
 				return
@@ -235,12 +230,7 @@ func (m *image) nextRun(ctx context.Context, off int64) (Run, error) {
 	if ctx.Err() != nil {
 		return Run{}, context.Cause(ctx)
 	}
-	w, ok := m.Table.(Walker)
-	if !ok {
-		return m.mapRun(off, m.Size()-off)
-	}
-	r, err := w.Walk(off)
-	return m.checked(r, err, off, m.Size()-off)
+	return m.mapRun(off, m.Size()-off)
 }
 
 // extent is r as others see it.

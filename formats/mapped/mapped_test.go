@@ -103,3 +103,57 @@ func TestClose(t *testing.T) {
 		}
 	}
 }
+
+// holey is a file of 100 bytes with data at [10, 20) and [50, 60) only.
+type holey struct {
+	formats.Source
+	asked *int
+}
+
+func (h holey) NextData(off int64) (start, end int64, err error) {
+	*h.asked++
+	for _, start := range []int64{10, 50} {
+		if off < start+10 {
+			return max(off, start), start + 10, nil
+		}
+	}
+	return 100, 100, nil
+}
+
+// TestHoles: runs are cut where the file has holes, each of which is asked for once.
+func TestHoles(t *testing.T) {
+	runs := table{
+		{Kind: mapped.Data, Length: 5, Host: 12}, {Kind: mapped.Data, Length: 6, Host: 17}, // goes on where the first ends
+		{Kind: mapped.Hole, Length: 1}, {Kind: mapped.Data, Length: 40, Host: 25}, {Kind: mapped.Data, Length: 2, Host: 98},
+		{Kind: mapped.Data, Length: 3, Host: 0, File: 1},
+	}
+	data := func(off, n, host int64) formats.Extent {
+		return formats.Extent{Offset: off, Length: n, HostOffset: host}
+	}
+	zero := func(off, n int64) formats.Extent {
+		return formats.Extent{Offset: off, Length: n, Zero: true, HostOffset: -1}
+	}
+	nothing := zero(11, 1)
+	nothing.Absent = true
+	other := data(54, 3, 0)
+	other.File = "other"
+	for _, c := range []struct {
+		holes bool
+		want  []formats.Extent
+		asked int
+	}{
+		{false, []formats.Extent{data(0, 11, 12), nothing, data(12, 40, 25), data(52, 2, 98), other}, 0},
+		{true, []formats.Extent{data(0, 8, 12), zero(8, 3), nothing, zero(12, 25), data(37, 10, 50), zero(47, 7), other}, 3},
+	} {
+		asked := 0
+		r := mapped.NewReader(context.Background(), "test", holey{formatstest.NewSource(make([]byte, 100)), &asked})
+		m := mapped.New(mapped.Config{
+			Reader: r, Size: 57, Table: runs, Holes: c.holes,
+			Files: []mapped.File{{Name: "other", Reader: r.Sibling(formatstest.NewSource([]byte("other")))}},
+		})
+		if got := formatstest.Extents(t, m); !slices.Equal(got, c.want) || asked != c.asked {
+			t.Errorf("holes %v: asked %d times, %+v,\nwant %+v", c.holes, asked, got, c.want)
+		}
+		m.Close()
+	}
+}

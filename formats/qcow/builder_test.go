@@ -54,11 +54,8 @@ func (p imageBytes) packed(i, off int, data string, bits int) imageBytes {
 	return p.str(off, data).u64(tinyL2+8*i, 1<<63|uint64(len(data))<<(63-bits)|uint64(off))
 }
 
-// more appends clusters of zeros.
-func (p imageBytes) more(n int) imageBytes { return append(p, make([]byte, n*tinyCluster)...) }
-
 // tinyContent is what the disk of an unchanged tiny image holds.
-func tinyContent() []byte { return noise(9, tinyCount*tinyCluster) }
+func tinyContent() []byte { return formatstest.Noise(9, tinyCount*tinyCluster) }
 
 // deflated is p as a deflate stream, with its end.
 func deflated(p []byte) string {
@@ -75,7 +72,7 @@ func built() []formatstest.Case {
 	piece := func(cluster, from int) formatstest.Piece {
 		return formatstest.Piece{Offset: int64(cluster) * tinyCluster, Data: data[from*tinyCluster:][:tinyCluster]}
 	}
-	base := formatstest.Files{Bytes: map[string][]byte{"base.raw": noise(5, 700)}, Formats: table}
+	base := formatstest.Files{Bytes: map[string][]byte{"base.raw": formatstest.Noise(5, 700)}, Formats: table}
 	words := bytes.Repeat([]byte("word"), tinyCluster/4)
 	return []formatstest.Case{
 		{Name: "plain", Image: tiny(), Size: tinyCount * tinyCluster, Content: bytes.NewReader(data)},
@@ -93,7 +90,7 @@ func built() []formatstest.Case {
 		{Name: "compressed, neighbours backwards", Image: tiny().packed(0, tinyData+50, deflated(words), 9).packed(1, tinyData+1, deflated(make([]byte, tinyCluster)), 9),
 			Size: tinyCount * tinyCluster, Content: formatstest.Sparse(formatstest.Piece{Data: words}, piece(2, 2), piece(3, 3))},
 		{Name: "short backing file", Image: tiny().backing("base.raw").u64(tinyL2, 0).u64(tinyL2+8, 0).u64(tinyL2+16, 0),
-			Size: tinyCount * tinyCluster, Resolver: base, Content: formatstest.Sparse(formatstest.Piece{Data: noise(5, 700)}, piece(3, 3))},
+			Size: tinyCount * tinyCluster, Resolver: base, Content: formatstest.Sparse(formatstest.Piece{Data: formatstest.Noise(5, 700)}, piece(3, 3))},
 		{Name: "an empty name of a backing file", Image: tiny().backing(""), Size: tinyCount * tinyCluster, Content: bytes.NewReader(data)},
 		large(),
 	}
@@ -102,7 +99,7 @@ func built() []formatstest.Case {
 // large has the largest clusters and L2 tables there are, with two compressed clusters.
 func large() formatstest.Case {
 	const cluster = 1 << 16
-	first, last := text(7, cluster), text(8, cluster)
+	first, last := formatstest.Text(7, cluster), formatstest.Text(8, cluster)
 	p := make(imageBytes, 3*cluster)
 	p.u32(0, 0x514649fb).u32(4, 1).u64(24, 8192*cluster).u8(32, 16).u8(33, 13).u64(40, tinyL1).u64(tinyL1, cluster)
 	for i, data := range []string{deflated(first), deflated(last)} {

@@ -87,7 +87,7 @@ func (c *checker) pass() error {
 			continue
 		}
 		c.use(mapped.Data, span{int64(l2), int64(l2) + c.l2Bytes()}, at, "an L2 table")
-		if err := readAt(c.ctx, c.src, table, int64(l2), "an L2 table"); err != nil {
+		if err := formats.ReadAt(c.ctx, name, c.src, table, int64(l2), "an L2 table"); err != nil {
 			return err
 		}
 		guest := i / entrySize << c.l2CoverBits()

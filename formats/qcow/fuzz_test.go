@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	"imgferry/formats"
+	"imgferry/formats/formatstest"
 	"imgferry/formats/qcow"
 )
 
@@ -14,5 +16,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte(tiny().u64(24, 2*tinyEntries*tinyCluster).u64(tinyL1+8, tinyL2).u64(tinyL1, 0)))
 	f.Add([]byte(tiny().backing("base")))
 	f.Add([]byte(tiny().u8(32, 10).u8(33, 7)))
-	f.Fuzz(func(t *testing.T, p []byte) { fuzzOne(t, qcow.Format(), p) })
+	f.Fuzz(func(t *testing.T, p []byte) {
+		formatstest.Fuzzed{Format: qcow.Format(), Source: func() formats.Source { return formatstest.NewSource(p) }, Budget: 4 << 20}.Run(t)
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"math"
 	"strings"
 	"testing"
@@ -50,11 +51,11 @@ func TestHostile(t *testing.T) {
 		{"backing name of 4 GiB", tiny().u64(8, tinyName).u32(16, math.MaxUint32), formats.ErrCorrupt, "4294967295 bytes long", false},
 		{"backing name past the end", tiny().u64(8, end-3).u32(16, 4), formats.ErrCorrupt, "reaches past the end", false},
 		{"backing name at 2^64", tiny().u64(8, math.MaxUint64).u32(16, 4), formats.ErrCorrupt, "reaches past the end", false},
-		{"json", tiny().backing(`json:{"driver":"raw"}`), formats.ErrNotAllowed, `"json:{\"driver\":\"raw\"}" is not the name of a file (at file offset 300)`, false},
+		{"json", tiny().backing(`json:{"driver":"raw"}`), formats.ErrNotAllowed, `"json:{\"driver\":\"raw\"}" is not the name of a file: it is that of a protocol (at file offset 300)`, false},
 		{"protocol", tiny().backing("nbd:unix:/run/socket"), formats.ErrNotAllowed, "is not the name of a file", false},
 		{"URL", tiny().backing("https://host/disk"), formats.ErrNotAllowed, "is not the name of a file", false},
 		{"zero byte", tiny().backing("base\x00.raw"), formats.ErrNotAllowed, `"base\x00.raw" is not`, false},
-		{"missing backing file", tiny().backing("base.raw"), nil, `backing file "base.raw"`, true},
+		{"missing backing file", tiny().backing("base.raw"), fs.ErrNotExist, `backing file "base.raw"`, true},
 
 		{"L2 table unaligned", tiny().u64(tinyL1, tinyL2+1), formats.ErrCorrupt, "the offset 0x201 in L1 entry 0 is not that of a sector (at file offset 48)", true},
 		{"L2 table past the end", tiny().u64(tinyL1, end), formats.ErrCorrupt, "L1 entry 0 points past the end of the file", true},
@@ -76,14 +77,7 @@ func TestHostile(t *testing.T) {
 		{"compressed, a bomb", tiny().packed(0, tinyData, deflated(make([]byte, 200_000)), 9), formats.ErrCorrupt, "longer than its block", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := readAll(qcow.Format(), c.image, all)
-			if err == nil || c.class != nil && !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) {
-				t.Errorf("%v, want %v with %q", err, c.class, c.text)
-			}
-			in, ierr := qcow.Format().Info(context.Background(), formatstest.NewSource(c.image))
-			if ierr != nil || (in.Problem == nil) != c.late || !c.late && in.Problem.Error() != err.Error() {
-				t.Errorf("info: problem %v, %v", in.Problem, ierr)
-			}
+			formatstest.CheckRefused(t, qcow.Format(), formatstest.NewSource(c.image), all, c.class, c.text, c.late)
 		})
 	}
 }
@@ -98,7 +92,7 @@ func (p imageBytes) share(n int) imageBytes {
 
 // TestNotAllowed: without a resolver no name is followed.
 func TestNotAllowed(t *testing.T) {
-	_, err := readAll(qcow.Format(), tiny().backing("/etc/shadow"), nil)
+	_, err := formatstest.ReadAll(qcow.Format(), formatstest.NewSource(tiny().backing("/etc/shadow")), nil)
 	if !errors.Is(err, formats.ErrNotAllowed) || !strings.Contains(err.Error(), `backing file "/etc/shadow"`) {
 		t.Errorf("%v", err)
 	}
@@ -107,51 +101,26 @@ func TestNotAllowed(t *testing.T) {
 // TestLargeL1: a table of 32 MiB is read, a larger one refused before there is memory for it.
 func TestLargeL1(t *testing.T) {
 	const entries = 32 << 20 / 8
-	src := sparseSource{tiny()[:tinyL1].u64(24, entries*64*512), 1 << 40}
-	img, err := qcow.Format().Open(context.Background(), src, nil)
+	sparse := func(size int64, p imageBytes) formats.Source {
+		return formatstest.NewSparseSource(size, formatstest.Piece{Data: p})
+	}
+	img, err := qcow.Format().Open(context.Background(), sparse(1<<40, tiny()[:tinyL1].u64(24, entries*64*512)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	img.Close()
-	src.p = tiny()[:tinyL1].u64(24, entries*64*512+1)
+	src := sparse(1<<40, tiny()[:tinyL1].u64(24, entries*64*512+1))
 	if _, err := qcow.Format().Open(context.Background(), src, nil); !errors.Is(err, formats.ErrUnsupported) || !strings.Contains(err.Error(), "L1 table of 33554440 bytes") {
 		t.Errorf("%v", err)
 	}
-	src.size = 1 << 50
-	src.p = tiny()[:tinyL1+8].u64(tinyL1, 0)
+	src = sparse(1<<50, tiny()[:tinyL1+8].u64(tinyL1, 0))
 	if _, err := qcow.Format().Check(context.Background(), src, nil); !errors.Is(err, formats.ErrUnsupported) || !strings.Contains(err.Error(), "checking a file of") {
 		t.Errorf("%v", err)
 	}
 	// Two passes: the second L2 table and its data lie beyond the first pass's 128 GiB.
-	src.size = 256 << 30
-	far := uint64(200 << 30)
-	src.p = tiny().u64(24, 2*tinyEntries*tinyCluster).u64(tinyL1+8, far).u64(tinyL2, far)
-	if list, _ := checkSource(t, src); len(list) != 1 || list[0].Offset != tinyL2 && list[0].Offset != tinyL1+8 {
+	const far = 200 << 30
+	src = sparse(256<<30, tiny().u64(24, 2*tinyEntries*tinyCluster).u64(tinyL1+8, far).u64(tinyL2, far))
+	if list, _ := formatstest.Check(t, qcow.Format(), src); len(list) != 1 || list[0].Offset != tinyL2 && list[0].Offset != tinyL1+8 {
 		t.Errorf("%+v", list)
 	}
 }
-
-func checkSource(t *testing.T, src formats.Source) (list []formats.Finding, checked formats.Checked) {
-	checked, err := qcow.Format().Check(context.Background(), src, func(f formats.Finding) { list = append(list, f) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return list, checked
-}
-
-// sparseSource is p, then zeros up to size.
-type sparseSource struct {
-	p    []byte
-	size int64
-}
-
-func (s sparseSource) ReadAt(p []byte, off int64) (int, error) {
-	clear(p)
-	if off < int64(len(s.p)) {
-		copy(p, s.p[off:])
-	}
-	return len(p), nil
-}
-func (s sparseSource) Close() error     { return nil }
-func (s sparseSource) Size() int64      { return s.size }
-func (s sparseSource) Identity() string { return "sparse" }

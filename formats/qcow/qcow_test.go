@@ -3,7 +3,6 @@ package qcow_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -16,10 +15,13 @@ import (
 	"imgferry/formats/formatstest"
 	"imgferry/formats/qcow"
 	"imgferry/formats/raw"
+	"imgferry/source"
 )
 
 // table is what the images of these tests and their backing files are of.
 var table = []formats.Format{qcow.Format(), raw.Format()}
+
+var qemu = formatstest.QEMU{Formats: table, Source: func(path string) (formats.Source, error) { return source.Open(path) }}
 
 func Example() {
 	words := bytes.Repeat([]byte("word"), tinyCluster/4)
@@ -68,18 +70,18 @@ var made = []struct {
 func writeMade(t testing.TB, i int) string {
 	t.Helper()
 	m := made[i]
-	pieces := disk(m.size)
+	pieces := formatstest.Disk(m.size)
 	if m.empty {
 		pieces = nil
 	}
-	from := rawFile(t, m.size, pieces)
+	from := formatstest.RawFile(t, m.size, pieces)
 	path := filepath.Join(filepath.Dir(from), "disk.qcow")
 	if m.compress {
 		compress(t, from, path)
 	} else {
 		formatstest.Tool(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow", from, path)
 	}
-	qemuIO(t, path, m.io...)
+	qemu.IO(t, path, m.io...)
 	return path
 }
 
@@ -95,25 +97,13 @@ func compress(t testing.TB, from, path string) {
 	formatstest.Tool(t, "qemu-img", "compare", "-f", "raw", "-F", "qcow", from, path)
 }
 
-func qemuIO(t testing.TB, path string, commands ...string) {
-	t.Helper()
-	if len(commands) == 0 {
-		return
-	}
-	args := []string{"-f", "qcow"}
-	for _, c := range commands {
-		args = append(args, "-c", c)
-	}
-	formatstest.Tool(t, "qemu-io", append(args, path)...)
-}
-
 // TestMade: images of QEMU's pass the suite, and have its content and its map.
 func TestMade(t *testing.T) {
 	var cases []formatstest.Case
 	for i, m := range made {
 		path := writeMade(t, i)
-		sameContent(t, table, path)
-		sameMap(t, table, path)
+		qemu.SameContent(t, path)
+		qemu.SameMap(t, path)
 		p, err := os.ReadFile(path + ".content")
 		if err != nil {
 			t.Fatal(err)
@@ -135,8 +125,8 @@ func TestBuiltByQEMU(t *testing.T) {
 			if err := os.WriteFile(path, c.Image, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			sameContent(t, table, path)
-			sameMap(t, table, path)
+			qemu.SameContent(t, path)
+			qemu.SameMap(t, path)
 		})
 	}
 }
@@ -160,7 +150,7 @@ func TestChains(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			const size = 1_016_832
-			below := rawFile(t, size, disk(size))
+			below := formatstest.RawFile(t, size, formatstest.Disk(size))
 			dir := filepath.Dir(below)
 			if c.base != "raw" {
 				compress(t, below, filepath.Join(dir, "base"))
@@ -174,16 +164,16 @@ func TestChains(t *testing.T) {
 				}
 				formatstest.Tool(t, "qemu-img", "create", "-q", "-f", "qcow", "-b", filepath.Base(below), "-F", format,
 					path, fmt.Sprint(size+c.grow*int64(layer+1)))
-				qemuIO(t, path, c.writes[layer%len(c.writes):]...)
+				qemu.IO(t, path, c.writes[layer%len(c.writes):]...)
 				below = path
 			}
-			sameContent(t, table, below)
-			sameMap(t, table, below)
+			qemu.SameContent(t, below)
+			qemu.SameMap(t, below)
 			p, err := os.ReadFile(below)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if list, _ := findings(t, qcow.Format(), p); len(list) > 0 {
+			if list, _ := formatstest.Check(t, qcow.Format(), formatstest.NewSource(p)); len(list) > 0 {
 				t.Errorf("%+v", list)
 			}
 		})
@@ -194,22 +184,7 @@ func TestChains(t *testing.T) {
 func TestInfo(t *testing.T) {
 	for _, i := range []int{0, 1, 4} {
 		path := writeMade(t, i)
-		var want struct {
-			VirtualSize int64  `json:"virtual-size"`
-			ClusterSize int64  `json:"cluster-size"`
-			Format      string `json:"format"`
-		}
-		if err := json.Unmarshal(formatstest.Tool(t, "qemu-img", "info", "--output=json", path), &want); err != nil {
-			t.Fatal(err)
-		}
-		p, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		in, err := qcow.Format().Info(context.Background(), formatstest.NewSource(p))
-		if err != nil || in.VirtualSize != want.VirtualSize || in.ClusterSize != want.ClusterSize || in.Format != want.Format || in.Encrypted || in.Refs != nil {
-			t.Errorf("%s: %+v, %v; want %+v", made[i].name, in, err, want)
-		}
+		qemu.SameInfo(t, path)
 	}
 }
 
@@ -233,7 +208,7 @@ func TestEncrypted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readAll(qcow.Format(), p, nil); !errors.Is(err, formats.ErrUnsupported) {
+	if _, err := formatstest.ReadAll(qcow.Format(), formatstest.NewSource(p), nil); !errors.Is(err, formats.ErrUnsupported) {
 		t.Errorf("%v", err)
 	}
 }
@@ -242,13 +217,7 @@ func TestEncrypted(t *testing.T) {
 func TestEmptyTebibyte(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.qcow")
 	formatstest.Tool(t, "qemu-img", "create", "-q", "-f", "qcow", path, "1T")
-	var runs []formats.Extent
-	for e, err := range openFile(t, table, path).Extents(context.Background()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		runs = append(runs, e)
-	}
+	runs := formatstest.Extents(t, qemu.Open(t, path))
 	if want := []formats.Extent{{Length: 1 << 40, Zero: true, Absent: true, HostOffset: -1}}; !slices.Equal(runs, want) {
 		t.Errorf("%+v", runs)
 	}
@@ -284,7 +253,7 @@ func TestCheck(t *testing.T) {
 			[]int64{tinyL1 + 8, tinyL2, tinyL2 + 8, tinyL2 + 16, tinyL2 + 24}},
 		{"entries beyond the disk", tiny().u64(24, 2*tinyCluster).u64(tinyL2+16, end), nil},
 	} {
-		list, _ := findings(t, qcow.Format(), c.image)
+		list, _ := formatstest.Check(t, qcow.Format(), formatstest.NewSource(c.image))
 		var got []int64
 		for _, f := range list {
 			got = append(got, f.Offset)
@@ -304,11 +273,11 @@ func TestCheckMade(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if list, _ := findings(t, qcow.Format(), p); len(list) > 0 {
+		if list, _ := formatstest.Check(t, qcow.Format(), formatstest.NewSource(p)); len(list) > 0 {
 			t.Errorf("%s: %+v", m.name, list)
 		}
 		var stored, packed int64
-		for e, err := range openFile(t, table, path).Extents(context.Background()) {
+		for e, err := range qemu.Open(t, path).Extents(context.Background()) {
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -17,7 +17,6 @@ package qcow
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 
 	"imgferry/formats"
 	"imgferry/formats/mapped"
@@ -74,17 +73,13 @@ func (f *front) openBacking(ctx context.Context, res formats.Resolver) (formats.
 	if res == nil {
 		return nil, formats.NotAllowed(name, int64(f.backingOffset), "the disk needs the %s %q", refs[0].Kind, refs[0].Name)
 	}
-	below, err := res.Open(ctx, refs[0])
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s %q: %w", name, refs[0].Kind, refs[0].Name, err)
-	}
-	return below, nil
+	return res.Open(ctx, refs[0])
 }
 
 // readL1 reads the L1 table, which check has found to lie in the file.
 func (h *header) readL1(ctx context.Context, src formats.Source) ([]byte, error) {
 	l1 := make([]byte, h.l1Bytes())
-	if err := readAt(ctx, src, l1, int64(h.l1Offset), "the L1 table"); err != nil {
+	if err := formats.ReadAt(ctx, name, src, l1, int64(h.l1Offset), "the L1 table"); err != nil {
 		return nil, err
 	}
 	// Each L2 table has a place of its own. If the file has not room for that many, tables are

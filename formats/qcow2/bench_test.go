@@ -9,46 +9,19 @@ import (
 	"imgferry/formats/formatstest"
 )
 
-// benchDisk is 64 MiB of which a third is noise and the rest text.
-const benchSize = 64 << 20
-
-func benchPieces() []formatstest.Piece {
-	var list []formatstest.Piece
-	for i := range 32 {
-		p := formatstest.Piece{Offset: int64(i) * 2 << 20}
-		if i%3 == 0 {
-			p.Data = noise(uint64(i), 2<<20)
-		} else {
-			p.Data = text(uint64(i), 2<<20)
-		}
-		list = append(list, p)
-	}
-	return list
-}
-
-// BenchmarkReadAt reads in blocks of 2 MiB, the program's unit, front to back.
+// BenchmarkReadAt reads in blocks of 2 MiB, the program's unit.
 func BenchmarkReadAt(b *testing.B) {
-	pieces := benchPieces()
+	pieces := formatstest.BenchPieces()
 	for _, r := range []recipe{
 		{name: "plain"}, {name: "plain", options: "cluster_size=4096"}, {name: "plain", options: "extended_l2=on"},
 		{name: "zlib", compress: true}, {name: "zlib", options: "cluster_size=2M", compress: true},
 		{name: "zstd", options: "compression_type=zstd", compress: true}, {name: "zstd", options: "compression_type=zstd,cluster_size=2M", compress: true},
 	} {
 		b.Run(r.name+" "+r.options, func(b *testing.B) {
-			r.size, r.pieces = benchSize, pieces
+			r.size, r.pieces = formatstest.BenchSize, pieces
 			path := filepath.Join(b.TempDir(), "disk.qcow2")
 			r.make(b, path)
-			img := openFile(b, path)
-			p := make([]byte, 2<<20)
-			b.SetBytes(int64(len(p)))
-			b.ReportAllocs()
-			var off int64
-			for b.Loop() {
-				if _, err := img.ReadAt(p, off); err != nil {
-					b.Fatal(err)
-				}
-				off = (off + int64(len(p))) % benchSize
-			}
+			formatstest.BenchReadAt(b, qemu.Open(b, path), 2<<20)
 		})
 	}
 }
@@ -57,20 +30,10 @@ func BenchmarkReadAt(b *testing.B) {
 func BenchmarkSmallReads(b *testing.B) {
 	for _, o := range []string{"plain", "zlib"} {
 		b.Run(o, func(b *testing.B) {
-			r := recipe{size: benchSize, pieces: benchPieces(), compress: o == "zlib"}
+			r := recipe{size: formatstest.BenchSize, pieces: formatstest.BenchPieces(), compress: o == "zlib"}
 			path := filepath.Join(b.TempDir(), "disk.qcow2")
 			r.make(b, path)
-			img := openFile(b, path)
-			p := make([]byte, 4096)
-			b.SetBytes(int64(len(p)))
-			b.ReportAllocs()
-			var off int64
-			for b.Loop() {
-				if _, err := img.ReadAt(p, off); err != nil {
-					b.Fatal(err)
-				}
-				off = (off + int64(len(p))) % benchSize
-			}
+			formatstest.BenchReadAt(b, qemu.Open(b, path), 4096)
 		})
 	}
 }
@@ -83,7 +46,7 @@ func BenchmarkExtents(b *testing.B) {
 			formatstest.Tool(b, "qemu-img", "create", "-f", "qcow2", "-o", c[1], path, c[0])
 			b.ReportAllocs()
 			for b.Loop() {
-				img := openFile(b, path)
+				img := qemu.Open(b, path)
 				for _, err := range img.Extents(context.Background()) {
 					if err != nil {
 						b.Fatal(err)
@@ -103,7 +66,7 @@ func BenchmarkCheck(b *testing.B) {
 			formatstest.Tool(b, "qemu-img", "create", "-f", "qcow2", "-o", c[1], path, c[0])
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, findings := checkFile(b, path); len(findings) > 0 {
+				if findings, _ := qemu.Check(b, path); len(findings) > 0 {
 					b.Fatal(findings[0])
 				}
 			}

@@ -149,18 +149,12 @@ func (c *checker) touch(first, last int64) {
 
 // read fills p from off of the file. What lies past its end is zeros, as it is for QEMU.
 func (c *checker) read(p []byte, off int64, what string) error {
-	if c.ctx.Err() != nil {
-		return context.Cause(c.ctx)
-	}
 	n := max(min(int64(len(p)), c.fileSize-off), 0)
 	clear(p[n:])
 	if n == 0 {
-		return nil
+		return context.Cause(c.ctx)
 	}
-	if err := formats.ReadFull(c.src, p[:n], off); err != nil {
-		return formats.ReadFailed(name, off, what, err)
-	}
-	return nil
+	return formats.ReadAt(c.ctx, name, c.src, p[:n], off, what)
 }
 
 // entries calls use with those of the count entries, of 8 bytes, of the table at offset that are not

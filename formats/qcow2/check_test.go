@@ -3,11 +3,8 @@ package qcow2_test
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,66 +12,13 @@ import (
 	"imgferry/formats"
 	"imgferry/formats/formatstest"
 	"imgferry/formats/qcow2"
-	"imgferry/source"
 )
 
-// result is what a check counts.
-type result struct {
-	Corruptions int64 `json:"corruptions"`
-	Leaks       int64 `json:"leaks"`
-	Allocated   int64 `json:"allocated-clusters"`
-	Compressed  int64 `json:"compressed-clusters"`
-	Fragmented  int64 `json:"fragmented-clusters"`
-	Clusters    int64 `json:"total-clusters"`
-	End         int64 `json:"image-end-offset"`
-}
-
-// checkFile is our result for an image, and what was found.
-func checkFile(t testing.TB, path string) (r result, findings []formats.Finding) {
-	t.Helper()
-	src, err := source.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
-	sum, err := qcow2.Format().Check(context.Background(), src, func(f formats.Finding) {
-		findings = append(findings, f)
-		if f.Leak {
-			r.Leaks += max(f.Count, 1)
-		} else {
-			r.Corruptions += max(f.Count, 1)
-		}
-	})
-	if err != nil {
-		t.Fatalf("check: %v", err)
-	}
-	r.Allocated, r.Compressed, r.Fragmented, r.Clusters, r.End = sum.Allocated, sum.Compressed, sum.Fragmented, sum.Clusters, sum.End
-	return r, findings
-}
-
-// qemuCheck is qemu-img's result.
-func qemuCheck(t testing.TB, path string) (r result) {
-	t.Helper()
-	formatstest.NeedTool(t, "qemu-img")
-	cmd := exec.Command("qemu-img", "check", "-f", "qcow2", "--output=json", path)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	// 2: corruptions, 3: leaks. Otherwise the check itself has failed.
-	if e := new(exec.ExitError); err != nil && (!errors.As(err, &e) || e.ExitCode() != 2 && e.ExitCode() != 3) {
-		t.Fatalf("qemu-img check: %v\n%s", err, stderr.String())
-	}
-	if err := json.Unmarshal(out, &r); err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
 // compareCheck compares with qemu-img check. extra is how many corruptions more are found here.
-func compareCheck(t testing.TB, path string, extra int64) (result, []formats.Finding) {
+func compareCheck(t testing.TB, path string, extra int64) (formatstest.CheckSums, []formats.Finding) {
 	t.Helper()
-	got, findings := checkFile(t, path)
-	want := qemuCheck(t, path)
+	findings, got := qemu.Check(t, path)
+	want := qemu.QEMUCheck(t, path)
 	want.Corruptions += extra
 	if got != want {
 		t.Errorf("%+v,\nqemu-img says (and %d more) %+v", got, extra, want)
@@ -114,7 +58,6 @@ func (p image) first(is func(e uint64) bool) int64 {
 	panic("the image has no such entry")
 }
 
-func plain(e uint64) bool      { return e>>62 == 2 && e&1 == 0 }
 func compressed(e uint64) bool { return e>>62&1 == 1 }
 
 // TestCheckOrders: reference counts of every width.
@@ -122,7 +65,7 @@ func TestCheckOrders(t *testing.T) {
 	formatstest.NeedTool(t, "qemu-img")
 	formatstest.NeedTool(t, "qemu-io")
 	for order := range 7 {
-		r := recipe{size: 3 << 20, pieces: disk(3 << 20), options: fmt.Sprintf("cluster_size=4096,refcount_bits=%d", 1<<order), compress: order > 3,
+		r := recipe{size: 3 << 20, pieces: formatstest.Disk(3 << 20), options: fmt.Sprintf("cluster_size=4096,refcount_bits=%d", 1<<order), compress: order > 3,
 			io: []string{"write -P 7 100k 200k", "write -z 150k 70k"}, snapshot: order > 0}
 		path := filepath.Join(t.TempDir(), "disk")
 		r.make(t, path)
@@ -159,7 +102,7 @@ func TestCheckDamage(t *testing.T) {
 		"v2":       {options: "cluster_size=4096,compat=0.10", io: []string{"write -P 5 0 100k"}},
 		"extended": {options: "cluster_size=16384,extended_l2=on", io: []string{"write -P 5 0 100k", "write -P 5 1000k 1k"}},
 	} {
-		r.size, r.pieces = size, disk(size)
+		r.size, r.pieces = size, formatstest.Disk(size)
 		path := filepath.Join(dir, name)
 		r.make(t, path)
 		compareCheck(t, path, 0)
@@ -340,7 +283,7 @@ func TestCheckWindows(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := build(t, c.damage)
-			r, _ := checkFile(t, path)
+			_, r := qemu.Check(t, path)
 			if c.qemu { // takes long
 				compareCheck(t, path, 0)
 			}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
-	"strings"
 
 	"imgferry/formats"
 )
@@ -15,7 +14,7 @@ import (
 // Open refuses, by name, what is not read: encryption and unknown incompatible features
 // (formats.ErrUnsupported), backing files and external data files without a Resolver, and with one
 // if their names are not those of files (formats.ErrNotAllowed). Info answers for all of these.
-// OpenSnapshot takes an id or else a name; ErrNoSnapshot if there is none.
+// OpenSnapshot takes an id or else a name; formats.ErrNoSnapshot if there is none.
 func Format() formats.Format {
 	return formats.Format{Name: name, Probe: probe, Open: open, OpenSnapshot: openSnapshot, Info: info, Check: check}
 }
@@ -75,14 +74,8 @@ func readFirst(ctx context.Context, src formats.Source) (firstCluster, error) {
 
 // readUpTo returns the first n bytes of src, or all of them if there are fewer.
 func readUpTo(ctx context.Context, src formats.Source, n int64) ([]byte, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	p := make([]byte, min(n, src.Size()))
-	if err := formats.ReadFull(src, p, 0); err != nil {
-		return nil, formats.ReadFailed(name, 0, "the header", err)
-	}
-	return p, nil
+	return p, formats.ReadAt(ctx, name, src, p, 0, "the header")
 }
 
 // check says whether the image can be read, as far as the first cluster tells, by who is allowed to
@@ -100,7 +93,10 @@ func (f *firstCluster) checkNeeds() error {
 		return err
 	}
 	for _, r := range f.refs() {
-		if err := checkName(r); err != nil {
+		if r.Name == "" {
+			return formats.Unsupported(name, -1, "the image does not name its %s", r.Kind)
+		}
+		if err := formats.CheckName(name, -1, r); err != nil {
 			return err
 		}
 	}
@@ -117,21 +113,6 @@ func (f *firstCluster) refs() []formats.Ref {
 		refs = append(refs, formats.Ref{Kind: formats.Backing, Name: f.backing, Format: f.backingFormat})
 	}
 	return refs
-}
-
-// checkName refuses what is not simply the name of a file: QEMU takes "json:" and whatever else has
-// a colon before its first slash for a protocol, and would go out to the network.
-func checkName(r formats.Ref) error {
-	i := strings.IndexAny(r.Name, ":/")
-	switch {
-	case r.Name == "":
-		return formats.Unsupported(name, -1, "the image does not name its %s", r.Kind)
-	case strings.ContainsRune(r.Name, 0):
-		return formats.NotAllowed(name, -1, "the name %q of the %s has a zero byte", r.Name, r.Kind)
-	case i >= 0 && r.Name[i] == ':':
-		return formats.NotAllowed(name, -1, "the %s %q is not the name of a file, but of a protocol", r.Kind, r.Name)
-	}
-	return nil
 }
 
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {

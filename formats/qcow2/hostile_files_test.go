@@ -24,13 +24,13 @@ func subclustered() imageBytes {
 	p.u32(36, 1).u64(40, subCluster).u64(48, 1<<40).u64(72, 1<<4).u32(96, 4).u32(100, 104)
 	p.u64(subCluster, 1<<63|2*subCluster)
 	p.u64(2*subCluster, 1<<63|3*subCluster).u64(2*subCluster+8, 1<<31|1<<62)
-	copy(p[3*subCluster:], noise(5, subCluster))
+	copy(p[3*subCluster:], formatstest.Noise(5, subCluster))
 	return p
 }
 
 func TestSubclusters(t *testing.T) {
 	zeros := make([]byte, 4*subCluster)
-	last := noise(5, subCluster)[subCluster-512:]
+	last := formatstest.Noise(5, subCluster)[subCluster-512:]
 	want := bytes.Clone(zeros)
 	copy(want[subCluster-512:], last)
 	for _, c := range []struct {
@@ -40,7 +40,7 @@ func TestSubclusters(t *testing.T) {
 		fault string
 	}{
 		{"as it is", subclustered(), want, ""},
-		{"cut behind the subclusters in use", subclustered().u64(2*subCluster+8, 1)[:3*subCluster+512], append(noise(5, 512), zeros[512:]...), ""},
+		{"cut behind the subclusters in use", subclustered().u64(2*subCluster+8, 1)[:3*subCluster+512], append(formatstest.Noise(5, 512), zeros[512:]...), ""},
 		{"cut in a subcluster", subclustered().u64(2*subCluster+8, 1)[:3*subCluster+511], nil, "points past the end"},
 		{"allocated, nothing in use", subclustered().u64(2*subCluster+8, 0)[:3*subCluster], zeros, ""},
 		{"no cluster, zero subclusters", subclustered().u64(2*subCluster, 0).u64(2*subCluster+8, 5<<32), zeros, ""},
@@ -53,7 +53,7 @@ func TestSubclusters(t *testing.T) {
 		{"two compressed", subclustered().str(3*subCluster, deflated(subCluster)).u64(2*subCluster, 1<<62|3*subCluster).u64(2*subCluster+8, 0).
 			u64(2*subCluster+16, 1<<62|3*subCluster), append(aaa(2*subCluster), zeros[2*subCluster:]...), ""},
 	} {
-		got, err := use(c.image, nil)
+		got, err := formatstest.ReadAll(qcow2.Format(), formatstest.NewSource(c.image), nil)
 		switch {
 		case c.fault != "" && (!errors.Is(err, formats.ErrCorrupt) || !strings.Contains(err.Error(), c.fault)):
 			t.Errorf("%s: %v, want %q", c.name, err, c.fault)
@@ -64,7 +64,7 @@ func TestSubclusters(t *testing.T) {
 }
 
 func TestHostileDataFile(t *testing.T) {
-	data := noise(1, tinyCount*tinyCluster)
+	data := formatstest.Noise(1, tinyCount*tinyCluster)
 	for _, c := range []struct {
 		name  string
 		image imageBytes
@@ -79,7 +79,7 @@ func TestHostileDataFile(t *testing.T) {
 		{"data is short", withDataFile(0), data[:len(data)-1], "points past the end"},
 	} {
 		a := askedFor(map[string][]byte{"data": c.data})
-		got, err := use(c.image, a)
+		got, err := formatstest.ReadAll(qcow2.Format(), formatstest.NewSource(c.image), a)
 		switch {
 		case c.fault != "" && (!errors.Is(err, formats.ErrCorrupt) || !strings.Contains(err.Error(), c.fault)):
 			t.Errorf("%s: %v, want %q", c.name, err, c.fault)
@@ -112,9 +112,9 @@ func TestHostileSnapshots(t *testing.T) {
 	}{
 		{"as it is", snapshotted(), "snap", nil, ""},
 		{"by id", snapshotted(), "7", nil, ""},
-		{"another", snapshotted(), "x", qcow2.ErrNoSnapshot, `can't open snapshot "x" (there are "snap")`},
-		{"none", tiny(3), "x", qcow2.ErrNoSnapshot, `can't open snapshot "x" (there are none)`},
-		{"no name", snapshotted(), "", qcow2.ErrNoSnapshot, `there are "snap"`},
+		{"another", snapshotted(), "x", formats.ErrNoSnapshot, `can't open snapshot "x" (there are "snap")`},
+		{"none", tiny(3), "x", formats.ErrNoSnapshot, `can't open snapshot "x" (there are none)`},
+		{"no name", snapshotted(), "", formats.ErrNoSnapshot, `there are "snap"`},
 		{"too many", snapshotted().u32(60, math.MaxUint32), "snap", formats.ErrCorrupt, "at most 65536"},
 		{"more than there are", snapshotted().u32(60, 65536), "snap", formats.ErrCorrupt, "snapshot table reaches past"},
 		{"table unaligned", snapshotted().u64(64, tinySnap+8), "snap", formats.ErrCorrupt, "not that of a cluster"},
@@ -132,7 +132,7 @@ func TestHostileSnapshots(t *testing.T) {
 		{"with a backing file", snapshotted().u64(8, 300).u32(16, 4).str(300, "base"), "snap", formats.ErrNotAllowed, `"base"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			src := &counted{Source: formatstest.NewSource(c.image)}
+			src := &formatstest.Counted{Source: formatstest.NewSource(c.image)}
 			img, err := qcow2.Format().OpenSnapshot(context.Background(), src, nil, c.wanted)
 			if err == nil {
 				defer img.Close()
@@ -141,7 +141,7 @@ func TestHostileSnapshots(t *testing.T) {
 				p := make([]byte, 1024)
 				if err != nil || img.Size() != 1024 {
 					t.Fatalf("%v", err)
-				} else if n, _ := img.ReadAt(p, 0); n != 1024 || !bytes.Equal(p, noise(9, 1024)) {
+				} else if n, _ := img.ReadAt(p, 0); n != 1024 || !bytes.Equal(p, formatstest.Noise(9, 1024)) {
 					t.Error("content differs")
 				}
 				return
@@ -153,8 +153,8 @@ func TestHostileSnapshots(t *testing.T) {
 			if in, err := qcow2.Format().Info(context.Background(), src); err != nil || (in.Problem != nil) != (c.image.u64at(32)>>32 != 0) {
 				t.Errorf("info: %v, %v", in.Problem, err)
 			}
-			if src.n > 1<<20 {
-				t.Errorf("%d bytes were read", src.n)
+			if src.N > 1<<20 {
+				t.Errorf("%d bytes were read", src.N)
 			}
 		})
 	}
@@ -170,17 +170,17 @@ func TestManySnapshots(t *testing.T) {
 		at := tinySnap + i*88
 		p.u64(at, tinyL1).u32(at+8, 1).u32(at+12, 5<<16|27).u32(at+36, 16).u64(at+48, 1024).str(at+56, fmt.Sprintf("%05d%027d", i, i))
 	}
-	src := &counted{Source: formatstest.NewSource(p)}
+	src := &formatstest.Counted{Source: formatstest.NewSource(p)}
 	in, err := qcow2.Format().Info(context.Background(), src)
-	if err != nil || in.Problem != nil || len(in.Snapshots) < 40_000 || src.n > 5<<20 {
-		t.Errorf("%d snapshots, %d bytes read, %v, %v", len(in.Snapshots), src.n, in.Problem, err)
+	if err != nil || in.Problem != nil || len(in.Snapshots) < 40_000 || src.N > 5<<20 {
+		t.Errorf("%d snapshots, %d bytes read, %v, %v", len(in.Snapshots), src.N, in.Problem, err)
 	}
 	_, err = qcow2.Format().OpenSnapshot(context.Background(), formatstest.NewSource(p), nil, "00000")
 	if !errors.Is(err, formats.ErrUnsupported) {
 		t.Errorf("%v", err)
 	}
 	_, err = qcow2.Format().OpenSnapshot(context.Background(), formatstest.NewSource(p.u32(60, 40_000)), nil, "nobody")
-	if !errors.Is(err, qcow2.ErrNoSnapshot) || len(err.Error()) > 2000 {
+	if !errors.Is(err, formats.ErrNoSnapshot) || len(err.Error()) > 2000 {
 		t.Errorf("%v", err)
 	}
 }

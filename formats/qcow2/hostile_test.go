@@ -41,7 +41,7 @@ func tiny(version uint32) imageBytes {
 	for i := range tinyCount {
 		p.u64(tinyL2+8*i, 1<<63|uint64(tinyData+i*tinyCluster))
 	}
-	copy(p[tinyData:], noise(9, tinyCount*tinyCluster))
+	copy(p[tinyData:], formatstest.Noise(9, tinyCount*tinyCluster))
 	return p
 }
 
@@ -63,27 +63,6 @@ func (p imageBytes) ext(off int, typ uint32, data string) imageBytes {
 
 // more appends clusters of zeros.
 func (p imageBytes) more(n int) imageBytes { return append(p, make([]byte, n*tinyCluster)...) }
-
-// use opens p and reads all of it, and returns the first error.
-func use(p []byte, res formats.Resolver) ([]byte, error) {
-	img, err := qcow2.Format().Open(context.Background(), formatstest.NewSource(p), res)
-	if err != nil {
-		return nil, err
-	}
-	defer img.Close()
-	var all []byte
-	for e, err := range img.Extents(context.Background()) {
-		if err != nil {
-			return nil, err
-		}
-		q := make([]byte, min(e.Length, 1<<20))
-		if _, err := img.ReadAt(q, e.Offset); err != nil {
-			return nil, err
-		}
-		all = append(all, q...)
-	}
-	return all, nil
-}
 
 func TestHostile(t *testing.T) {
 	const dataFile, luks = 1 << 2, 2
@@ -178,21 +157,7 @@ func TestHostile(t *testing.T) {
 		{"zstd noise", tiny(3).zstd().u64(tinyL2, 1<<62|tinyData), formats.ErrCorrupt, "can't decompress", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := use(c.image, nil)
-			if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) || strings.ContainsRune(err.Error(), '\n') {
-				t.Errorf("%v; want %v and %q", err, c.class, c.text)
-			}
-			in, err := qcow2.Format().Info(context.Background(), formatstest.NewSource(c.image))
-			if err != nil {
-				t.Fatalf("info: %v", err)
-			}
-			if c.late {
-				if in.Problem != nil {
-					t.Errorf("info: %v", in.Problem)
-				}
-			} else if !errors.Is(in.Problem, c.class) || !strings.Contains(in.Problem.Error(), c.text) {
-				t.Errorf("info: %v; want %v and %q", in.Problem, c.class, c.text)
-			}
+			formatstest.CheckRefused(t, qcow2.Format(), formatstest.NewSource(c.image), nil, c.class, c.text, c.late)
 		})
 	}
 }
@@ -225,7 +190,7 @@ func (p imageBytes) zstd() imageBytes { return p.u32(100, 112).u64(72, 1<<3).u8(
 
 // TestTolerated are oddities that a reader must not stumble over.
 func TestTolerated(t *testing.T) {
-	want := noise(9, tinyCount*tinyCluster)
+	want := formatstest.Noise(9, tinyCount*tinyCluster)
 	zeros := make([]byte, tinyCluster)
 	packed := tiny(3).str(tinyData+600, deflated(512)).u64(tinyL2, 1<<62|(tinyData+600))
 	for _, c := range []struct {
@@ -262,7 +227,7 @@ func TestTolerated(t *testing.T) {
 		{"compressed up to the end, sectors beyond", append(tiny(3), deflated(512)...).u64(tinyL2, 1<<62|1<<61|(tinyData+2048)), append(aaa(512), want[512:]...)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := use(c.image, nil)
+			got, err := formatstest.ReadAll(qcow2.Format(), formatstest.NewSource(c.image), nil)
 			if err != nil || !bytes.Equal(got, c.want) {
 				t.Errorf("%v; equal content: %v", err, bytes.Equal(got, c.want))
 			}
@@ -283,7 +248,7 @@ func TestLoopingTables(t *testing.T) {
 			for i := 1; i < 64; i++ {
 				p.u64(tinyL2+8*i, entry)
 			}
-			if _, err := use(p, nil); err != nil && !errors.Is(err, formats.ErrCorrupt) {
+			if _, err := formatstest.ReadAll(qcow2.Format(), formatstest.NewSource(p), nil); err != nil && !errors.Is(err, formats.ErrCorrupt) {
 				t.Errorf("table %d, entries %#x: %v", table, entry, err)
 			}
 		}
@@ -323,27 +288,16 @@ func TestInfoOfUnreadable(t *testing.T) {
 	}
 }
 
-// counted counts the bytes that are asked of a source.
-type counted struct {
-	formats.Source
-	n int64
-}
-
-func (c *counted) ReadAt(p []byte, off int64) (int, error) {
-	c.n += int64(len(p))
-	return c.Source.ReadAt(p, off)
-}
-
 // TestInfoReadsLittle: at most the first cluster, here out of a file of 70 MiB.
 func TestInfoReadsLittle(t *testing.T) {
 	p := append(tiny(3).u32(20, 21).u32(100, 104).u64(40, 2<<20), make([]byte, 70<<20)...)
-	src := &counted{Source: formatstest.NewSource(p)}
+	src := &formatstest.Counted{Source: formatstest.NewSource(p)}
 	in, err := qcow2.Format().Info(context.Background(), src)
 	if err != nil || in.Problem != nil {
 		t.Fatalf("%v, %v", in.Problem, err)
 	}
-	if src.n > 2<<20+4096 {
-		t.Errorf("info read %d bytes", src.n)
+	if src.N > 2<<20+4096 {
+		t.Errorf("info read %d bytes", src.N)
 	}
 }
 
@@ -353,7 +307,7 @@ func TestLyingL1DoesNotAllocate(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range 100 {
-		if _, err := use(p, nil); !errors.Is(err, formats.ErrCorrupt) {
+		if _, err := formatstest.ReadAll(qcow2.Format(), formatstest.NewSource(p), nil); !errors.Is(err, formats.ErrCorrupt) {
 			t.Fatal(err)
 		}
 	}

@@ -14,7 +14,6 @@ import (
 	"imgferry/formats/formatstest"
 	"imgferry/formats/qcow2"
 	"imgferry/formats/raw"
-	"imgferry/source"
 )
 
 // folder is a directory whose images may name each other.
@@ -43,13 +42,7 @@ func (f folder) create(name, options, size string, commands ...string) {
 		args = append(args, size)
 	}
 	formatstest.Tool(f.t, "qemu-img", args...)
-	if len(commands) > 0 {
-		args := []string{"-f", "qcow2", f.path(name)}
-		for _, c := range commands {
-			args = append(args, "-c", c)
-		}
-		formatstest.Tool(f.t, "qemu-io", args...)
-	}
+	qemu.IO(f.t, f.path(name), commands...)
 }
 
 func (f folder) read(name string) []byte {
@@ -141,7 +134,7 @@ func TestBackingChain(t *testing.T) {
 
 	// The layers and the files that hold them are told as the images spell them.
 	seen := map[string]int{}
-	for _, e := range collect(t, openBytes(t, f.read("3"), f.resolver())) {
+	for _, e := range formatstest.Extents(t, openBytes(t, f.read("3"), f.resolver())) {
 		if e.HostOffset >= 0 {
 			seen[e.File] = e.Depth
 		}
@@ -217,7 +210,7 @@ func TestBackingFormat(t *testing.T) {
 			p = p.ext(tinyExt, 0xe2792aca, format)
 		}
 		a := askedFor(map[string][]byte{"base": bytes.Repeat([]byte("b"), 700)})
-		got, err := use(p, a)
+		got, err := formatstest.ReadAll(qcow2.Format(), formatstest.NewSource(p), a)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -235,11 +228,11 @@ func TestBackingFormat(t *testing.T) {
 func TestOthersFail(t *testing.T) {
 	p := withDataFile(0).u64(8, 300).u32(16, 4).str(300, "base")
 	a := askedFor(map[string][]byte{"data": make([]byte, 2048)})
-	if _, err := use(p, a); !errors.Is(err, os.ErrNotExist) || *a.closes != 1 || len(*a.refs) != 2 {
+	if _, err := formatstest.ReadAll(qcow2.Format(), formatstest.NewSource(p), a); !errors.Is(err, os.ErrNotExist) || *a.closes != 1 || len(*a.refs) != 2 {
 		t.Errorf("%v, %d closes, asked for %v", err, *a.closes, *a.refs)
 	}
 	a.Bytes["base"] = make([]byte, 2048)
-	if _, err := use(p, a); err != nil || *a.closes != 3 {
+	if _, err := formatstest.ReadAll(qcow2.Format(), formatstest.NewSource(p), a); err != nil || *a.closes != 3 {
 		t.Errorf("%v, %d closes", err, *a.closes)
 	}
 }
@@ -270,7 +263,7 @@ func TestDataFile(t *testing.T) {
 			compareCheck(t, f.path("disk"), 0)
 			img := openBytes(t, res.Bytes["disk"], res)
 			compareMap(t, f.path("disk"), img)
-			for _, e := range collect(t, img) {
+			for _, e := range formatstest.Extents(t, img) {
 				if e.HostOffset >= 0 && e.Depth == 0 && (e.File != f.path("data") || e.HostOffset != e.Offset) {
 					t.Errorf("%+v", e)
 				}
@@ -402,20 +395,15 @@ func TestEncryptedCheck(t *testing.T) {
 	secret := []string{"--object", "secret,id=s,data=abc"}
 	formatstest.Tool(t, "qemu-img", append(append([]string{"create", "-q", "-f", "qcow2"}, secret...),
 		"-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", f.path("disk"), "1M")...)
-	r, findings := checkFile(t, f.path("disk"))
+	findings, r := qemu.Check(t, f.path("disk"))
 	if r.Corruptions+r.Leaks > 0 {
 		t.Errorf("%+v", findings)
 	}
-	in := infoFile(t, f.path("disk"))
+	in := qemu.Info(t, f.path("disk"))
 	if !in.Encrypted || !errors.Is(in.Problem, formats.ErrUnsupported) {
 		t.Errorf("%+v", in)
 	}
-	src, err := source.Open(f.path("disk"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
-	if _, err := qcow2.Format().Open(context.Background(), src, nil); !errors.Is(err, formats.ErrUnsupported) || !strings.Contains(err.Error(), "LUKS") {
+	if _, err := qcow2.Format().Open(context.Background(), qemu.OpenSource(t, f.path("disk")), nil); !errors.Is(err, formats.ErrUnsupported) || !strings.Contains(err.Error(), "LUKS") {
 		t.Errorf("%v", err)
 	}
 }

@@ -15,8 +15,9 @@
 // clusters beyond the end of the file, are errors here, while QEMU ignores the ones and reads zeros
 // for the others. And it keeps a virtual size that is not a multiple of 512, which QEMU rounds down;
 // reads a snapshot with the size that the disk had when it was taken, where QEMU shows it with
-// today's; reads the active disk even if the snapshot table is broken; and has no HostOffset for
-// extents that are zero, even where clusters are kept for them.
+// today's; reads the active disk even if the snapshot table is broken; has no HostOffset for
+// extents that are zero, even where clusters are kept for them; and takes every hole of a file for
+// zeros, which QEMU does for preallocated images only.
 //
 // Images that are marked as dirty or corrupt are read, as QEMU reads them where it doesn't write: the
 // one mark speaks of reference counts, which reading doesn't need, and the other was set to prevent
@@ -107,7 +108,7 @@ func openSnapshot(ctx context.Context, src formats.Source, res formats.Resolver,
 // open opens what check has found to be good.
 func (f *firstCluster) open(ctx context.Context, src formats.Source, res formats.Resolver) (formats.Image, error) {
 	m := &table{fileSize: src.Size(), dataSize: src.Size(), header: f.header}
-	if err := m.readL1(src); err != nil {
+	if err := m.readL1(ctx, src); err != nil {
 		return nil, err
 	}
 	others, err := f.openOthers(ctx, res)
@@ -117,7 +118,7 @@ func (f *firstCluster) open(ctx context.Context, src formats.Source, res formats
 	m.file = mapped.NewReader(ctx, name, src)
 	m.l2 = mapped.NewCache(int(min(l2CacheBytes/m.sliceSize(), l2CacheEntries)), m.loadSlice)
 	m.decoded = mapped.NewCache(int(min(decodedCacheBytes/m.clusterSize(), decodedCacheEntries)), m.loadDecoded)
-	c := mapped.Config{Reader: m.file, Size: int64(m.size), Table: m, Below: others.below, BelowName: f.backing}
+	c := mapped.Config{Reader: m.file, Size: int64(m.size), Table: m, Below: others.below, BelowName: f.backing, Holes: true}
 	if others.data != nil {
 		c.Files = []mapped.File{{Name: f.dataFile, Reader: m.file.Sibling(others.data)}}
 		m.dataSize, m.dataIndex = others.data.Size(), 1
@@ -152,10 +153,10 @@ func (f *firstCluster) openOthers(ctx context.Context, res formats.Resolver) (o 
 }
 
 // readL1 reads the L1 table, which checkL1 has found to lie in the file.
-func (m *table) readL1(src formats.Source) error {
+func (m *table) readL1(ctx context.Context, src formats.Source) error {
 	m.l1 = make([]byte, m.l1Needed(m.size)*8)
-	if err := formats.ReadFull(src, m.l1, int64(m.l1Offset)); err != nil {
-		return formats.ReadFailed(name, int64(m.l1Offset), "the L1 table", err)
+	if err := formats.ReadAt(ctx, name, src, m.l1, int64(m.l1Offset), "the L1 table"); err != nil {
+		return err
 	}
 	// Each L2 table has a cluster of its own. If the file has not that many, tables are shared, and
 	// a few bytes of file could keep a walk over them busy for hours.

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -38,9 +37,6 @@ const (
 	maxSnapshotBytes = 4 << 20
 	maxSnapshotExtra = 1024
 )
-
-// ErrNoSnapshot is the class of OpenSnapshot's error if the image has no such snapshot.
-var ErrNoSnapshot = errors.New("no such snapshot")
 
 // snapshot is an entry of the snapshot table.
 type snapshot struct {
@@ -169,5 +165,5 @@ func findSnapshot(list []snapshot, wanted string) (snapshot, error) {
 			there += fmt.Sprintf(" and %d more", more)
 		}
 	}
-	return snapshot{}, &formats.Error{Format: name, Offset: -1, What: fmt.Sprintf("can't open snapshot %q (%s)", wanted, there), Class: ErrNoSnapshot}
+	return snapshot{}, &formats.Error{Format: name, Offset: -1, What: fmt.Sprintf("can't open snapshot %q (%s)", wanted, there), Class: formats.ErrNoSnapshot}
 }

@@ -28,7 +28,7 @@ func tiny() imageBytes {
 	for i := range tinyCount {
 		p.u64(tinyL2+8*i, uint64(tinyData+i*tinyCluster))
 	}
-	copy(p[tinyData:], noise(9, tinyCount*tinyCluster))
+	copy(p[tinyData:], formatstest.Noise(9, tinyCount*tinyCluster))
 	return p
 }
 
@@ -51,7 +51,7 @@ func (p imageBytes) backing(name string, features uint64) imageBytes {
 func (p imageBytes) more(n int) imageBytes { return append(p, make([]byte, n*tinyCluster)...) }
 
 // content is what the disk of an unchanged tiny image holds.
-func tinyContent() []byte { return noise(9, tinyCount*tinyCluster) }
+func tinyContent() []byte { return formatstest.Noise(9, tinyCount*tinyCluster) }
 
 // built are images that qemu-img doesn't write.
 func built() []formatstest.Case {
@@ -59,7 +59,7 @@ func built() []formatstest.Case {
 	piece := func(cluster, from int) formatstest.Piece {
 		return formatstest.Piece{Offset: int64(cluster) * tinyCluster, Data: data[from*tinyCluster:][:tinyCluster]}
 	}
-	base := formatstest.Files{Bytes: map[string][]byte{"base.raw": noise(5, 2*tinyCluster+512)}, Formats: table}
+	base := formatstest.Files{Bytes: map[string][]byte{"base.raw": formatstest.Noise(5, 2*tinyCluster+512)}, Formats: table}
 	return []formatstest.Case{
 		{Name: "plain", Image: tiny(), Size: tinyCount * tinyCluster, Content: formatstest.Sparse(piece(0, 0), piece(1, 1), piece(2, 2), piece(3, 3))},
 		{Name: "out of order", Image: tiny().u64(tinyL2, tinyData+2*tinyCluster).u64(tinyL2+16, tinyData),
@@ -77,8 +77,8 @@ func built() []formatstest.Case {
 			Size: tinyEntries * tinyEntries * tinyCluster},
 		{Name: "short raw backing file", Image: tiny()[:tinyData+tinyCluster].backing("base.raw", 4).u64(tinyL2, 0).u64(tinyL2+8, 1).u64(tinyL2+16, 0).u64(tinyL2+24, tinyData),
 			Size: tinyCount * tinyCluster, Resolver: base, Content: formatstest.Sparse(
-				formatstest.Piece{Data: noise(5, 2*tinyCluster+512)[:tinyCluster]},
-				formatstest.Piece{Offset: 2 * tinyCluster, Data: noise(5, 2*tinyCluster+512)[2*tinyCluster:]}, piece(3, 0))},
+				formatstest.Piece{Data: formatstest.Noise(5, 2*tinyCluster+512)[:tinyCluster]},
+				formatstest.Piece{Offset: 2 * tinyCluster, Data: formatstest.Noise(5, 2*tinyCluster+512)[2*tinyCluster:]}, piece(3, 0))},
 		{Name: "tables of one cluster", Image: tiny().u32(8, 1).u64(tinyL1, tinyL2), Faulty: true,
 			Size: tinyCount * tinyCluster, Content: formatstest.Sparse(piece(0, 0), piece(1, 1), piece(2, 2), piece(3, 3))},
 	}

@@ -47,7 +47,7 @@ func check(ctx context.Context, src formats.Source, found func(formats.Finding))
 func (c *checker) entries(off uint64, what string, visit func(at int64, entry uint64) error) error {
 	p := make([]byte, min(c.tableBytes(), maxSlice))
 	for at := int64(off); at < int64(off)+c.tableBytes(); at += int64(len(p)) {
-		if err := readAt(c.ctx, c.src, p, at, what); err != nil {
+		if err := formats.ReadAt(c.ctx, name, c.src, p, at, what); err != nil {
 			return err
 		}
 		for i := 0; i < len(p); i += entrySize {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"strings"
 
 	"imgferry/formats"
 )
@@ -40,7 +39,7 @@ type front struct {
 func readFront(ctx context.Context, src formats.Source) (front, error) {
 	var f front
 	p := make([]byte, min(headerLen, src.Size()))
-	err := readAt(ctx, src, p, 0, "the header")
+	err := formats.ReadAt(ctx, name, src, p, 0, "the header")
 	if err != nil {
 		return f, err
 	}
@@ -51,32 +50,16 @@ func readFront(ctx context.Context, src formats.Source) (front, error) {
 		return f, err
 	}
 	p = make([]byte, f.backingSize)
-	if err := readAt(ctx, src, p, int64(f.backingOffset), "the backing file's name"); err != nil {
+	if err := formats.ReadAt(ctx, name, src, p, int64(f.backingOffset), "the backing file's name"); err != nil {
 		return f, err
 	}
 	f.backing = string(p)
-	if !plain(f.backing) {
-		return f, formats.NotAllowed(name, int64(f.backingOffset), "the backing file %q is not the name of a file", f.backing)
+	for _, r := range f.refs() {
+		if err := formats.CheckName(name, int64(f.backingOffset), r); err != nil {
+			return f, err
+		}
 	}
 	return f, nil
-}
-
-// plain reports whether s can only be a file name: QEMU takes what has a colon before the first
-// slash for a protocol ("nbd:unix:/socket", "json:{...}"), and C ends names at a zero byte.
-func plain(s string) bool {
-	i := strings.IndexAny(s, ":/")
-	return (i < 0 || s[i] == '/') && !strings.ContainsRune(s, 0)
-}
-
-// readAt fills p from src at off, unless ctx has ended.
-func readAt(ctx context.Context, src formats.Source, p []byte, off int64, what string) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err := formats.ReadFull(src, p, off); err != nil {
-		return formats.ReadFailed(name, off, what, err)
-	}
-	return nil
 }
 
 // refs lists the other files that the image needs.

@@ -3,6 +3,7 @@ package qed_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"math"
 	"strings"
 	"testing"
@@ -58,7 +59,7 @@ func TestHostile(t *testing.T) {
 		{"protocol", tiny().backing("nbd:unix:/run/socket", 4), formats.ErrNotAllowed, "is not the name of a file", false},
 		{"URL", tiny().backing("https://host/disk", 0), formats.ErrNotAllowed, "is not the name of a file", false},
 		{"zero byte", tiny().backing("base\x00.raw", 0), formats.ErrNotAllowed, `"base\x00.raw" is not`, false},
-		{"missing backing file", tiny().backing("base.raw", 4), nil, `backing file "base.raw"`, true},
+		{"missing backing file", tiny().backing("base.raw", 4), fs.ErrNotExist, `backing file "base.raw"`, true},
 
 		{"L2 table at 1", tiny().u64(tinyL1, 1), formats.ErrCorrupt, "L1 entry 0: the L2 table at 0x1 does not lie in the file's clusters (at file offset 4096)", true},
 		{"L2 table unaligned", tiny().u64(tinyL1, tinyL2+512), formats.ErrCorrupt, "L1 entry 0", true},
@@ -76,14 +77,7 @@ func TestHostile(t *testing.T) {
 		{"data cut", tiny()[:end-1], formats.ErrCorrupt, "disk offset 12288", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := readAll(qed.Format(), c.image, all)
-			if err == nil || c.class != nil && !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) {
-				t.Errorf("%v, want %v with %q", err, c.class, c.text)
-			}
-			in, ierr := qed.Format().Info(context.Background(), formatstest.NewSource(c.image))
-			if ierr != nil || (in.Problem == nil) != c.late || !c.late && in.Problem.Error() != err.Error() {
-				t.Errorf("info: problem %v, %v", in.Problem, ierr)
-			}
+			formatstest.CheckRefused(t, qed.Format(), formatstest.NewSource(c.image), all, c.class, c.text, c.late)
 		})
 	}
 }
@@ -98,7 +92,7 @@ func (p imageBytes) share(n int) imageBytes {
 
 // TestNotAllowed: without a resolver no name is followed.
 func TestNotAllowed(t *testing.T) {
-	_, err := readAll(qed.Format(), tiny().backing("/etc/shadow", 4), nil)
+	_, err := formatstest.ReadAll(qed.Format(), formatstest.NewSource(tiny().backing("/etc/shadow", 4)), nil)
 	if !errors.Is(err, formats.ErrNotAllowed) || !strings.Contains(err.Error(), `backing file "/etc/shadow"`) {
 		t.Errorf("%v", err)
 	}
@@ -114,7 +108,7 @@ func TestLargest(t *testing.T) {
 			size = cover * entries
 		}
 		p := tiny()[:64].u32(4, c.cluster).u32(8, c.table).u64(40, uint64(c.cluster)).u64(48, size)
-		img, err := qed.Format().Open(context.Background(), sparseSource{p, int64(c.cluster) * int64(c.table+1)}, nil)
+		img, err := qed.Format().Open(context.Background(), formatstest.NewSparseSource(int64(c.cluster)*int64(c.table+1), formatstest.Piece{Data: p}), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,20 +125,3 @@ func TestLargest(t *testing.T) {
 		}
 	}
 }
-
-// sparseSource is p, then zeros up to size.
-type sparseSource struct {
-	p    []byte
-	size int64
-}
-
-func (s sparseSource) ReadAt(p []byte, off int64) (int, error) {
-	clear(p)
-	if off < int64(len(s.p)) {
-		copy(p, s.p[off:])
-	}
-	return len(p), nil
-}
-func (s sparseSource) Close() error     { return nil }
-func (s sparseSource) Size() int64      { return s.size }
-func (s sparseSource) Identity() string { return "sparse" }

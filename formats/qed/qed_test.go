@@ -3,11 +3,9 @@ package qed_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -16,10 +14,13 @@ import (
 	"imgferry/formats/formatstest"
 	"imgferry/formats/qed"
 	"imgferry/formats/raw"
+	"imgferry/source"
 )
 
 // table is what the images of these tests and their backing files are of.
 var table = []formats.Format{qed.Format(), raw.Format()}
+
+var qemu = formatstest.QEMU{Formats: table, Source: func(path string) (formats.Source, error) { return source.Open(path) }}
 
 func Example() {
 	img, err := qed.Format().Open(context.Background(), formatstest.NewSource(tiny().u64(tinyL2+8, 1)), nil)
@@ -62,31 +63,13 @@ var made = []struct {
 func writeMade(t testing.TB, i int) string {
 	t.Helper()
 	m := made[i]
-	pieces := disk(m.size)
+	pieces := formatstest.Disk(m.size)
 	if m.name == "empty" {
 		pieces = nil
 	}
-	from := rawFile(t, m.size, pieces)
-	path := filepath.Join(filepath.Dir(from), "disk.qed")
-	args := []string{"convert", "-f", "raw", "-O", "qed"}
-	if m.options != "" {
-		args = append(args, "-o", m.options)
-	}
-	formatstest.Tool(t, "qemu-img", append(args, from, path)...)
-	qemuIO(t, path, m.io...)
+	path := filepath.Join(t.TempDir(), "disk.qed")
+	qemu.Make(t, path, formatstest.Recipe{Size: m.size, Pieces: pieces, Options: m.options, IO: m.io})
 	return path
-}
-
-func qemuIO(t testing.TB, path string, commands ...string) {
-	t.Helper()
-	if len(commands) == 0 {
-		return
-	}
-	args := []string{"-f", "qed"}
-	for _, c := range commands {
-		args = append(args, "-c", c)
-	}
-	formatstest.Tool(t, "qemu-io", append(args, path)...)
 }
 
 // TestMade: images of QEMU's pass the suite, and have its content and its map.
@@ -94,8 +77,8 @@ func TestMade(t *testing.T) {
 	var cases []formatstest.Case
 	for i, m := range made {
 		path := writeMade(t, i)
-		sameContent(t, table, path)
-		sameMap(t, table, path)
+		qemu.SameContent(t, path)
+		qemu.SameMap(t, path)
 		p, err := os.ReadFile(path + ".content")
 		if err != nil {
 			t.Fatal(err)
@@ -123,7 +106,7 @@ func TestChains(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			const size = 1_016_832
-			below := rawFile(t, size, disk(size))
+			below := formatstest.RawFile(t, size, formatstest.Disk(size))
 			dir := filepath.Dir(below)
 			if c.base != "raw" {
 				formatstest.Tool(t, "qemu-img", "convert", "-f", "raw", "-O", c.base, below, filepath.Join(dir, "base"))
@@ -137,36 +120,20 @@ func TestChains(t *testing.T) {
 				}
 				formatstest.Tool(t, "qemu-img", "create", "-q", "-f", "qed", "-b", filepath.Base(below), "-F", format,
 					"-o", fmt.Sprint("cluster_size=", 4096<<layer), path, fmt.Sprint(size+c.grow*int64(layer+1)))
-				qemuIO(t, path, c.writes[layer%len(c.writes):]...)
+				qemu.IO(t, path, c.writes[layer%len(c.writes):]...)
 				below = path
 			}
-			sameContent(t, table, below)
-			sameMap(t, table, below)
+			qemu.SameContent(t, below)
+			qemu.SameMap(t, below)
 		})
 	}
 }
 
 // TestInfo compares with qemu-img info.
 func TestInfo(t *testing.T) {
-	for i, m := range made[:3] {
+	for i := range 3 {
 		path := writeMade(t, i)
-		var want struct {
-			VirtualSize int64  `json:"virtual-size"`
-			ClusterSize int64  `json:"cluster-size"`
-			Dirty       bool   `json:"dirty-flag"`
-			Format      string `json:"format"`
-		}
-		if err := json.Unmarshal(formatstest.Tool(t, "qemu-img", "info", "--output=json", path), &want); err != nil {
-			t.Fatal(err)
-		}
-		p, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		in, err := qed.Format().Info(context.Background(), formatstest.NewSource(p))
-		if err != nil || in.VirtualSize != want.VirtualSize || in.ClusterSize != want.ClusterSize || in.Dirty != want.Dirty || in.Format != want.Format {
-			t.Errorf("%s: %+v, %v; want %+v", m.name, in, err, want)
-		}
+		qemu.SameInfo(t, path)
 	}
 }
 
@@ -198,13 +165,7 @@ func TestInfoOfDirtyAndBased(t *testing.T) {
 func TestEmptyTebibyte(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.qed")
 	formatstest.Tool(t, "qemu-img", "create", "-q", "-f", "qed", path, "1T")
-	var runs []formats.Extent
-	for e, err := range openFile(t, table, path).Extents(context.Background()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		runs = append(runs, e)
-	}
+	runs := formatstest.Extents(t, qemu.Open(t, path))
 	if want := []formats.Extent{{Length: 1 << 40, Zero: true, Absent: true, HostOffset: -1}}; !slices.Equal(runs, want) {
 		t.Errorf("%+v", runs)
 	}
@@ -239,7 +200,7 @@ func TestCheck(t *testing.T) {
 		{"tables of four clusters", tiny().u32(8, 4), 5},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			list, got := findings(t, qed.Format(), c.image)
+			list, got := formatstest.Check(t, qed.Format(), formatstest.NewSource(c.image))
 			if len(list) != c.want {
 				t.Errorf("%d findings, want %d: %+v", len(list), c.want, list[:min(len(list), 5)])
 			}
@@ -248,12 +209,8 @@ func TestCheck(t *testing.T) {
 			if err := os.WriteFile(path, c.image, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			// Its exit code says what it found.
-			out, err := exec.Command("qemu-img", "check", "-f", "qed", "--output=json", path).Output()
-			var want checkSums
-			if json.Unmarshal(out, &want) != nil {
-				t.Fatalf("qemu-img check: %v\n%s", err, out)
-			}
+			want := qemu.QEMUCheck(t, path)
+			want.End = got.End // it doesn't say
 			if c.name == "entries beyond the disk" {
 				// It counts what is no part of the disk.
 				want.Allocated--
@@ -273,7 +230,7 @@ func TestCheckMade(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if list, _ := findings(t, qed.Format(), p); len(list) > 0 {
+		if list, _ := formatstest.Check(t, qed.Format(), formatstest.NewSource(p)); len(list) > 0 {
 			t.Errorf("%s: %+v", m.name, list)
 		}
 	}

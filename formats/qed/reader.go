@@ -16,7 +16,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 
 	"imgferry/formats"
 	"imgferry/formats/mapped"
@@ -65,17 +64,13 @@ func (f *front) openBacking(ctx context.Context, res formats.Resolver) (formats.
 	if res == nil {
 		return nil, formats.NotAllowed(name, int64(f.backingOffset), "the disk needs the %s %q", refs[0].Kind, refs[0].Name)
 	}
-	below, err := res.Open(ctx, refs[0])
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s %q: %w", name, refs[0].Kind, refs[0].Name, err)
-	}
-	return below, nil
+	return res.Open(ctx, refs[0])
 }
 
 // readL1 reads the L1 table, which check has found to lie in the file.
 func (t *table) readL1(ctx context.Context, src formats.Source) error {
 	t.l1 = make([]byte, t.l1Needed()*entrySize)
-	if err := readAt(ctx, src, t.l1, int64(t.l1Offset), "the L1 table"); err != nil {
+	if err := formats.ReadAt(ctx, name, src, t.l1, int64(t.l1Offset), "the L1 table"); err != nil {
 		return err
 	}
 	// Each L2 table has clusters of its own. If the file has not that many, tables are shared, and a

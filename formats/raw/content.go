@@ -29,10 +29,8 @@ func content(ctx context.Context, src formats.Source) ([]formats.Property, error
 			return false, nil
 		}
 		p := make([]byte, len(mark))
-		if err := formats.ReadFull(src, p, off); err != nil {
-			return false, formats.ReadFailed(name, off, "the disk", err)
-		}
-		return string(p) == mark, ctx.Err()
+		err := formats.ReadAt(ctx, name, src, p, off, "the disk")
+		return err == nil && string(p) == mark, err
 	}
 	for _, m := range []struct {
 		off        int64
@@ -54,8 +52,8 @@ func content(ctx context.Context, src formats.Source) ([]formats.Property, error
 		add("content", m.what)
 		label := make([]byte, isoLabelLen)
 		if isoLabelAt+isoLabelLen <= src.Size() {
-			if err := formats.ReadFull(src, label, isoLabelAt); err != nil {
-				return nil, formats.ReadFailed(name, isoLabelAt, "the volume's name", err)
+			if err := formats.ReadAt(ctx, name, src, label, isoLabelAt, "the volume's name"); err != nil {
+				return nil, err
 			}
 			if s := strings.TrimSpace(strings.TrimRight(string(label), "\x00")); s != "" {
 				add("volume", s)

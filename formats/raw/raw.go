@@ -7,7 +7,6 @@ package raw
 
 import (
 	"context"
-	"errors"
 
 	"imgferry/formats"
 	"imgferry/formats/mapped"
@@ -41,10 +40,7 @@ func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.
 	if err := check(src); err != nil {
 		return nil, err
 	}
-	finder, _ := src.(formats.HoleFinder)
-	return mapped.New(mapped.Config{
-		Reader: mapped.NewReader(ctx, name, src), Size: src.Size(), Table: table{finder, src.Size()},
-	}), nil
+	return mapped.New(mapped.Config{Reader: mapped.NewReader(ctx, name, src), Size: src.Size(), Table: mapped.Flat{}, Holes: true}), nil
 }
 
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
@@ -53,36 +49,3 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	in.Specific, err = content(ctx, src)
 	return in, err
 }
-
-// table is where a raw disk's data lies: where it always was.
-type table struct {
-	finder formats.HoleFinder // or nil
-	size   int64
-}
-
-// Map takes everything for data: reading a hole costs less than asking for it.
-func (t table) Map(off, limit int64) (mapped.Run, error) {
-	return mapped.Run{Kind: mapped.Data, Length: limit, Host: off}, nil
-}
-
-// Walk asks the file system where data lies.
-func (t table) Walk(off int64) (mapped.Run, error) {
-	data := mapped.Run{Kind: mapped.Data, Length: t.size - off, Host: off}
-	if t.finder == nil {
-		return data, nil
-	}
-	start, end, err := t.finder.NextData(off)
-	switch {
-	case err != nil:
-		return data, formats.ReadFailed(name, off, "where data lies", err)
-	case start < off || end > t.size || end <= start && start < t.size:
-		return data, nil // impossible: data is the safe answer
-	case start > off:
-		return mapped.Run{Kind: mapped.Zero, Length: start - off}, nil
-	}
-	data.Length = end - off
-	return data, nil
-}
-
-// Decode is never called: nothing is encoded.
-func (t table) Decode([]byte, int64, mapped.Run) error { return errors.ErrUnsupported }

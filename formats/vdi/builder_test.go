@@ -34,7 +34,7 @@ func tiny() imageBytes {
 // usual is a disk of 4 blocks of 1 MiB, the only size that QEMU reads, stored in blocks blocks.
 func usual(blocks int) imageBytes {
 	const mib = 1 << 20
-	p := append(tiny()[:tinyData], noise(10, blocks*mib)...)
+	p := append(tiny()[:tinyData], formatstest.Noise(10, blocks*mib)...)
 	return p.u64(368, tinyCount*mib).u32(376, mib).u32(388, uint32(blocks))
 }
 
@@ -52,7 +52,7 @@ func (p imageBytes) str(off int, s string) imageBytes { copy(p[off:], s); return
 func (p imageBytes) entry(i int, v uint32) imageBytes { return p.u32(tinyMap+4*i, v) }
 
 // tinyContent is what the disk of an unchanged tiny image holds.
-func tinyContent() []byte { return noise(9, tinyCount*tinyBlock) }
+func tinyContent() []byte { return formatstest.Noise(9, tinyCount*tinyBlock) }
 
 // built are images that qemu-img doesn't write.
 func built() []formatstest.Case {

@@ -62,14 +62,7 @@ func TestHostile(t *testing.T) {
 		{"block cut", tiny()[:end-1], formats.ErrCorrupt, "block 3 is stored past the end", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := readAll(vdi.Format(), c.image, nil)
-			if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) {
-				t.Errorf("%v, want %v with %q", err, c.class, c.text)
-			}
-			in, ierr := vdi.Format().Info(context.Background(), formatstest.NewSource(c.image))
-			if ierr != nil || (in.Problem == nil) != c.late || !c.late && in.Problem.Error() != err.Error() {
-				t.Errorf("info: problem %v, %v", in.Problem, ierr)
-			}
+			formatstest.CheckRefused(t, vdi.Format(), formatstest.NewSource(c.image), nil, c.class, c.text, c.late)
 		})
 	}
 }
@@ -87,8 +80,10 @@ func (p imageBytes) sharing(n int) imageBytes {
 func TestLargest(t *testing.T) {
 	const blocks, block = 8 << 20, 256 << 20
 	p := tiny()[:tinyData].u32(376, block).u32(380, block).u32(344, math.MaxUint32).u32(384, blocks).u64(368, blocks*block)
-	src := sparseSource{p.entry(0, 0xfffffffd), 1<<63 - 1}
-	img, err := vdi.Format().Open(context.Background(), src, nil)
+	sparse := func(p imageBytes) formats.Source {
+		return formatstest.NewSparseSource(1<<63-1, formatstest.Piece{Data: p})
+	}
+	img, err := vdi.Format().Open(context.Background(), sparse(p.entry(0, 0xfffffffd)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,25 +95,8 @@ func TestLargest(t *testing.T) {
 		}
 		break
 	}
-	src.p = p.u32(384, blocks+1)
+	src := sparse(p.u32(384, blocks+1))
 	if _, err := vdi.Format().Open(context.Background(), src, nil); !errors.Is(err, formats.ErrUnsupported) || !strings.Contains(err.Error(), "block map of 33554436 bytes") {
 		t.Errorf("%v", err)
 	}
 }
-
-// sparseSource is p, then zeros up to size.
-type sparseSource struct {
-	p    []byte
-	size int64
-}
-
-func (s sparseSource) ReadAt(p []byte, off int64) (int, error) {
-	clear(p)
-	if off < int64(len(s.p)) {
-		copy(p, s.p[off:])
-	}
-	return len(p), nil
-}
-func (s sparseSource) Close() error     { return nil }
-func (s sparseSource) Size() int64      { return s.size }
-func (s sparseSource) Identity() string { return "sparse" }

@@ -10,8 +10,7 @@
 // preceded by extra bytes, as in VirtualBox, while QEMU knows blocks of 1 MiB only and overlooks the
 // extra bytes; maps and data need no alignment. A map that overlaps the header or the data, and
 // blocks that lie past the end of the file, are errors here. A virtual size that is not a multiple
-// of 512 is kept; QEMU rounds it up. QEMU asks the file system for holes in static images; here all
-// of their blocks are data.
+// of 512 is kept; QEMU rounds it up.
 package vdi
 
 import (
@@ -45,7 +44,7 @@ func probe(src formats.Source) (bool, error) {
 // is an error.
 func readHeader(ctx context.Context, src formats.Source) (header, error) {
 	p := make([]byte, min(headerLen, src.Size()))
-	if err := readAt(ctx, src, p, 0, "the header"); err != nil {
+	if err := formats.ReadAt(ctx, name, src, p, 0, "the header"); err != nil {
 		return header{}, err
 	}
 	h, err := parseHeader(p)
@@ -58,18 +57,7 @@ func readHeader(ctx context.Context, src formats.Source) (header, error) {
 // readMap reads the block map, which check has found to lie in the file.
 func (h *header) readMap(ctx context.Context, src formats.Source) ([]byte, error) {
 	p := make([]byte, h.mapBytes())
-	return p, readAt(ctx, src, p, int64(h.mapOffset), "the block map")
-}
-
-// readAt fills p from src at off, unless ctx has ended.
-func readAt(ctx context.Context, src formats.Source, p []byte, off int64, what string) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err := formats.ReadFull(src, p, off); err != nil {
-		return formats.ReadFailed(name, off, what, err)
-	}
-	return nil
+	return p, formats.ReadAt(ctx, name, src, p, int64(h.mapOffset), "the block map")
 }
 
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
@@ -121,7 +109,7 @@ func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.
 	if err := t.checkShared(); err != nil {
 		return nil, err
 	}
-	return mapped.New(mapped.Config{Reader: mapped.NewReader(ctx, name, src), Size: int64(h.diskSize), Table: t}), nil
+	return mapped.New(mapped.Config{Reader: mapped.NewReader(ctx, name, src), Size: int64(h.diskSize), Table: t, Holes: h.typ == typeStatic}), nil
 }
 
 // checkShared refuses a map that stores more blocks than the file has room for: blocks are shared,

@@ -3,11 +3,9 @@ package vdi_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,9 +14,12 @@ import (
 	"imgferry/formats"
 	"imgferry/formats/formatstest"
 	"imgferry/formats/vdi"
+	"imgferry/source"
 )
 
 var table = []formats.Format{vdi.Format()}
+
+var qemu = formatstest.QEMU{Formats: table, Source: func(path string) (formats.Source, error) { return source.Open(path) }}
 
 func Example() {
 	image := tiny().entry(1, 0xfffffffe)
@@ -63,24 +64,16 @@ var made = []recipe{
 func writeMade(t testing.TB, i int) string {
 	t.Helper()
 	m := made[i]
-	pieces := disk(m.size)
+	pieces := formatstest.Disk(m.size)
 	if m.empty {
 		pieces = nil
 	}
-	from := rawFile(t, m.size, pieces)
-	path := filepath.Join(filepath.Dir(from), "disk.vdi")
-	args := []string{"convert", "-f", "raw", "-O", "vdi"}
+	path := filepath.Join(t.TempDir(), "disk.vdi")
+	r := formatstest.Recipe{Size: m.size, Pieces: pieces, IO: m.io}
 	if m.static {
-		args = append(args, "-o", "static=on")
+		r.Options = "static=on"
 	}
-	formatstest.Tool(t, "qemu-img", append(args, from, path)...)
-	if len(m.io) > 0 {
-		args := []string{"-f", "vdi"}
-		for _, c := range m.io {
-			args = append(args, "-c", c)
-		}
-		formatstest.Tool(t, "qemu-io", append(args, path)...)
-	}
+	qemu.Make(t, path, r)
 	return path
 }
 
@@ -89,10 +82,8 @@ func TestMade(t *testing.T) {
 	var cases []formatstest.Case
 	for i, m := range made {
 		path := writeMade(t, i)
-		sameContent(t, table, path)
-		if !m.static { // QEMU looks for holes of the file in those
-			sameMap(t, table, path)
-		}
+		qemu.SameContent(t, path)
+		qemu.SameMap(t, path)
 		p, err := os.ReadFile(path + ".content")
 		if err != nil {
 			t.Fatal(err)
@@ -118,24 +109,9 @@ func TestBuiltByQEMU(t *testing.T) {
 			if err := os.WriteFile(path, p, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			sameContent(t, table, path)
-			sameMap(t, table, path)
+			qemu.SameContent(t, path)
+			qemu.SameMap(t, path)
 		})
-	}
-}
-
-// TestStatic: all of a static image is one run of data.
-func TestStatic(t *testing.T) {
-	path := writeMade(t, slices.IndexFunc(made, func(m recipe) bool { return m.static }))
-	var runs []formats.Extent
-	for e, err := range openFile(t, table, path).Extents(context.Background()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		runs = append(runs, e)
-	}
-	if len(runs) != 1 || runs[0].Zero || runs[0].HostOffset < 512 {
-		t.Errorf("%+v", runs)
 	}
 }
 
@@ -143,22 +119,7 @@ func TestStatic(t *testing.T) {
 func TestInfo(t *testing.T) {
 	for _, i := range []int{0, 2, 6} {
 		path := writeMade(t, i)
-		var want struct {
-			VirtualSize int64  `json:"virtual-size"`
-			ClusterSize int64  `json:"cluster-size"`
-			Format      string `json:"format"`
-		}
-		if err := json.Unmarshal(formatstest.Tool(t, "qemu-img", "info", "--output=json", path), &want); err != nil {
-			t.Fatal(err)
-		}
-		p, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		in, err := vdi.Format().Info(context.Background(), formatstest.NewSource(p))
-		if err != nil || in.VirtualSize != want.VirtualSize || in.ClusterSize != want.ClusterSize || in.Format != want.Format || in.Dirty || in.Refs != nil {
-			t.Errorf("%s: %+v, %v; want %+v", made[i].name, in, err, want)
-		}
+		qemu.SameInfo(t, path)
 	}
 }
 
@@ -176,13 +137,7 @@ func TestInfoOfOthers(t *testing.T) {
 func TestEmptyTebibyte(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.vdi")
 	formatstest.Tool(t, "qemu-img", "create", "-q", "-f", "vdi", path, "1T")
-	var runs []formats.Extent
-	for e, err := range openFile(t, table, path).Extents(context.Background()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		runs = append(runs, e)
-	}
+	runs := formatstest.Extents(t, qemu.Open(t, path))
 	if want := []formats.Extent{{Length: 1 << 40, Zero: true, HostOffset: -1}}; !slices.Equal(runs, want) {
 		t.Errorf("%+v", runs)
 	}
@@ -207,7 +162,7 @@ func TestCheck(t *testing.T) {
 		{"past the end", usual(4)[:tinyData+3<<20], []int64{tinyMap + 12}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			list, got := findings(t, vdi.Format(), c.image)
+			list, got := formatstest.Check(t, vdi.Format(), formatstest.NewSource(c.image))
 			var at []int64
 			for _, f := range list {
 				at = append(at, f.Offset)
@@ -220,12 +175,7 @@ func TestCheck(t *testing.T) {
 			if err := os.WriteFile(path, c.image, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			// Its exit code says what it found. It says the findings of some images in words first.
-			out, err := exec.Command("qemu-img", "check", "-f", "vdi", "--output=json", path).Output()
-			var want checkSums
-			if json.Unmarshal(out[max(bytes.IndexByte(out, '{'), 0):], &want) != nil {
-				t.Fatalf("qemu-img check: %v\n%s", err, out)
-			}
+			want := qemu.QEMUCheck(t, path)
 			if got.Corruptions != want.Corruptions+c.ours {
 				t.Errorf("%+v, qemu-img check says %+v", got, want)
 			}
@@ -240,8 +190,8 @@ func TestCheckMade(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		list, sums := findings(t, vdi.Format(), p)
-		if blocks := (m.size + 1<<20 - 1) >> 20; len(list) > 0 || sums.Total != blocks || m.static && sums.Allocated != blocks || m.empty && !m.static && m.io == nil && sums.Allocated != 0 {
+		list, sums := formatstest.Check(t, vdi.Format(), formatstest.NewSource(p))
+		if blocks := (m.size + 1<<20 - 1) >> 20; len(list) > 0 || sums.Clusters != blocks || m.static && sums.Allocated != blocks || m.empty && !m.static && m.io == nil && sums.Allocated != 0 {
 			t.Errorf("%s: %+v, %+v", m.name, list, sums)
 		}
 	}

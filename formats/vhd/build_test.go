@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
-	"math/rand/v2"
 
 	"imgferry/formats"
 	"imgferry/formats/formatstest"
@@ -134,12 +133,12 @@ const (
 
 // tiny is a dynamic disk of four blocks, the last of which is cut; block 1 is not stored.
 func tiny() spec {
-	return spec{size: 3*tinyBlock + 1536, content: noise(1, 4*tinyBlock), stored: []int{2, 0, 3}}
+	return spec{size: 3*tinyBlock + 1536, content: formatstest.Noise(1, 4*tinyBlock), stored: []int{2, 0, 3}}
 }
 
 // tinyFixed is a fixed disk.
 func tinyFixed() spec {
-	p := noise(2, 6144)
+	p := formatstest.Noise(2, 6144)
 	return spec{kind: 2, size: int64(len(p)), content: p}
 }
 
@@ -153,15 +152,6 @@ func (p image) both(change func(p image, at int)) image {
 	change(p, 0)
 	change(p, len(p)-512)
 	return p.seal()
-}
-
-func noise(seed uint64, n int) []byte {
-	r := rand.New(rand.NewPCG(seed, 2))
-	p := make([]byte, n)
-	for i := range p {
-		p[i] = byte(r.Uint32())
-	}
-	return p
 }
 
 // use opens p and reads all of it, and returns the first error.

@@ -15,10 +15,10 @@ func check(ctx context.Context, src formats.Source, found func(formats.Finding))
 	if err != nil {
 		return formats.Checked{}, err
 	}
-	if err := h.checkFooters(src, found); err != nil || h.diskType == typeFixed {
+	if err := h.checkFooters(ctx, src, found); err != nil || h.diskType == typeFixed {
 		return formats.Checked{End: src.Size()}, err
 	}
-	b, err := loadTable(src, h)
+	b, err := loadTable(ctx, src, h)
 	if err != nil {
 		return formats.Checked{}, err
 	}
@@ -27,7 +27,7 @@ func check(ctx context.Context, src formats.Source, found func(formats.Finding))
 }
 
 // checkFooters says what is wrong with the footers that are not needed.
-func (h *headers) checkFooters(src formats.Source, found func(formats.Finding)) error {
+func (h *headers) checkFooters(ctx context.Context, src formats.Source, found func(formats.Finding)) error {
 	if h.dataEnd == src.Size() {
 		found(formats.Finding{Offset: max(src.Size()-footerSize, 0), What: "the footer at the end is damaged or missing, only its copy at the start is left"})
 		return nil
@@ -35,7 +35,7 @@ func (h *headers) checkFooters(src formats.Source, found func(formats.Finding)) 
 	if h.diskType == typeFixed {
 		return nil
 	}
-	c, known, err := footerAt(src, place{0, footerSize})
+	c, known, err := footerAt(ctx, src, place{0, footerSize})
 	switch {
 	case err != nil:
 		return err

@@ -36,10 +36,10 @@ func places(fileSize int64) []place {
 type place struct{ off, size int64 }
 
 // footerAt reads the footer at p, if there is one.
-func footerAt(src formats.Source, p place) (f footer, known bool, err error) {
+func footerAt(ctx context.Context, src formats.Source, p place) (f footer, known bool, err error) {
 	buf := make([]byte, p.size)
-	if err := formats.ReadFull(src, buf, p.off); err != nil {
-		return f, false, formats.ReadFailed(name, p.off, "the footer", err)
+	if err := formats.ReadAt(ctx, name, src, buf, p.off, "the footer"); err != nil {
+		return f, false, err
 	}
 	f, known = parseFooter(buf)
 	return f, known, nil
@@ -47,7 +47,7 @@ func footerAt(src formats.Source, p place) (f footer, known bool, err error) {
 
 func probe(src formats.Source) (bool, error) {
 	for _, p := range places(src.Size()) {
-		if _, known, err := footerAt(src, p); known || err != nil {
+		if _, known, err := footerAt(context.Background(), src, p); known || err != nil {
 			return known, err
 		}
 	}
@@ -69,10 +69,7 @@ type headers struct {
 // be read are filled in even if there is an error.
 func readHeaders(ctx context.Context, src formats.Source) (headers, error) {
 	var h headers
-	if err := ctx.Err(); err != nil {
-		return h, err
-	}
-	if err := h.findFooter(src); err != nil {
+	if err := h.findFooter(ctx, src); err != nil {
 		return h, err
 	}
 	if err := h.footer.check(h.where.off); err != nil {
@@ -86,15 +83,15 @@ func readHeaders(ctx context.Context, src formats.Source) (headers, error) {
 		return h, formats.Corrupt(name, h.where.off+offDataOffset, "the dynamic disk header reaches past the end of the file")
 	}
 	p := make([]byte, headerSize)
-	if err := formats.ReadFull(src, p, at); err != nil {
-		return h, formats.ReadFailed(name, at, "the dynamic disk header", err)
+	err := formats.ReadAt(ctx, name, src, p, at, "the dynamic disk header")
+	if err != nil {
+		return h, err
 	}
-	var err error
 	if h.dynamicHeader, err = parseDynamicHeader(p, at); err != nil {
 		return h, err
 	}
 	if h.diskType == typeDifferencing {
-		if h.parent, err = h.readParentName(src); err != nil {
+		if h.parent, err = h.readParentName(ctx, src); err != nil {
 			return h, err
 		}
 	}
@@ -105,10 +102,10 @@ func readHeaders(ctx context.Context, src formats.Source) (headers, error) {
 func (h *headers) size() int64 { return int64(h.footer.size()) }
 
 // findFooter takes the first footer whose checksum is right, else the first there is.
-func (h *headers) findFooter(src formats.Source) error {
+func (h *headers) findFooter(ctx context.Context, src formats.Source) error {
 	found := false
 	for _, p := range places(src.Size()) {
-		f, known, err := footerAt(src, p)
+		f, known, err := footerAt(ctx, src, p)
 		if err != nil {
 			return err
 		}
@@ -142,7 +139,7 @@ func (h *headers) checkFixed() error {
 
 // readParentName returns the parent disk's name: the relative path if there is one, then the
 // absolute path, then the name in the header ("Identification of the Parent Hard Disk Image").
-func (h *headers) readParentName(src formats.Source) (string, error) {
+func (h *headers) readParentName(ctx context.Context, src formats.Source) (string, error) {
 	size := uint64(src.Size())
 	for _, platform := range []string{platformRelative, platformAbsolute} {
 		for _, l := range h.locators {
@@ -150,8 +147,8 @@ func (h *headers) readParentName(src formats.Source) (string, error) {
 				continue
 			}
 			p := make([]byte, l.length)
-			if err := formats.ReadFull(src, p, int64(l.offset)); err != nil {
-				return "", formats.ReadFailed(name, int64(l.offset), "the parent disk's name", err)
+			if err := formats.ReadAt(ctx, name, src, p, int64(l.offset), "the parent disk's name"); err != nil {
+				return "", err
 			}
 			if s := decodeUTF16(p, binary.LittleEndian); s != "" {
 				return s, nil

@@ -59,8 +59,8 @@ func TestHostile(t *testing.T) {
 		{"size over 2040 GiB", end(func(p image, at int) { p.u64(at+48, 2040<<30+1) }), formats.ErrUnsupported, "virtual size", tinyEnd + 48, false},
 		{"size 2^63", end(func(p image, at int) { p.u64(at+48, 1<<63) }), formats.ErrUnsupported, "virtual size", tinyEnd + 48, false},
 		{"size 2^64-1", end(func(p image, at int) { p.u64(at+48, math.MaxUint64) }), formats.ErrUnsupported, "virtual size", tinyEnd + 48, false},
-		{"fixed, size over file", spec{kind: 2, size: 6145, content: noise(1, 6144)}.make(), formats.ErrCorrupt, "the file holds 6144", 6144 + 48, false},
-		{"fixed, geometry over file", spec{kind: 2, creator: "vpc ", chs: [3]int{65535, 255, 255}, size: 512, content: noise(1, 512)}.make(), formats.ErrCorrupt, "the file holds 512", 512 + 48, false},
+		{"fixed, size over file", spec{kind: 2, size: 6145, content: formatstest.Noise(1, 6144)}.make(), formats.ErrCorrupt, "the file holds 6144", 6144 + 48, false},
+		{"fixed, geometry over file", spec{kind: 2, creator: "vpc ", chs: [3]int{65535, 255, 255}, size: 512, content: formatstest.Noise(1, 512)}.make(), formats.ErrCorrupt, "the file holds 512", 512 + 48, false},
 		{"fixed, a footer alone", spec{kind: 2, size: 512}.make(), formats.ErrCorrupt, "the file holds 0", 48, false},
 
 		{"header past the end", end(func(p image, at int) { p.u64(at+16, uint64(len(p)-1023)) }), formats.ErrCorrupt, "header reaches past", tinyEnd + 16, false},
@@ -162,7 +162,7 @@ func TestProbe(t *testing.T) {
 	}{
 		"dynamic":      {tiny().make(), true},
 		"fixed":        {tinyFixed().make(), true},
-		"511":          {spec{kind: 2, size: 600, content: noise(1, 600), old: true}.make(), true},
+		"511":          {spec{kind: 2, size: 600, content: formatstest.Noise(1, 600), old: true}.make(), true},
 		"bad checksum": {tinyFixed().make().u8(6144+100, 1), true},
 		"only a copy":  {tiny().make()[:tinyEnd], true},
 		"zeros":        {make(image, 4096), false},
@@ -217,7 +217,7 @@ func TestCheck(t *testing.T) {
 		{"dynamic", tiny().make(), nil, whole},
 		{"fixed", tinyFixed().make(), nil, formats.Checked{End: 6144 + 512}},
 		{"differencing", differencing("p", "").make(), nil, whole},
-		{"in order", spec{size: 8192, content: noise(1, 8192), stored: []int{0, 1}}.make(), nil,
+		{"in order", spec{size: 8192, content: formatstest.Noise(1, 8192), stored: []int{0, 1}}.make(), nil,
 			formats.Checked{Clusters: 2, Allocated: 2, End: tinyData + 2*tinyStride + 512}},
 		{"footer lost", tiny().make()[:tinyEnd], []string{"footer at the end is damaged"},
 			formats.Checked{Clusters: 4, Allocated: 3, Fragmented: 2, End: tinyEnd}},

@@ -37,49 +37,15 @@ func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.
 	if err := h.checkParent(); err != nil {
 		return nil, err
 	}
-	var t mapped.Table
-	if h.diskType == typeFixed {
-		finder, _ := src.(formats.HoleFinder)
-		t = fixed{finder, h.size()}
-	} else if t, err = readBlocks(ctx, src, h); err != nil {
-		return nil, err
+	fixed := h.diskType == typeFixed
+	var t mapped.Table = mapped.Flat{}
+	if !fixed {
+		if t, err = readBlocks(ctx, src, h); err != nil {
+			return nil, err
+		}
 	}
-	return mapped.New(mapped.Config{Reader: mapped.NewReader(ctx, name, src), Size: h.size(), Table: t}), nil
+	return mapped.New(mapped.Config{Reader: mapped.NewReader(ctx, name, src), Size: h.size(), Table: t, Holes: fixed}), nil
 }
-
-// fixed is a disk that lies in the file byte for byte, from its start.
-type fixed struct {
-	finder formats.HoleFinder // or nil
-	size   int64
-}
-
-// Map takes everything for data: reading a hole costs less than asking for it.
-func (t fixed) Map(off, limit int64) (mapped.Run, error) {
-	return mapped.Run{Kind: mapped.Data, Length: limit, Host: off}, nil
-}
-
-// Walk asks the file system where data lies.
-func (t fixed) Walk(off int64) (mapped.Run, error) {
-	data := mapped.Run{Kind: mapped.Data, Length: t.size - off, Host: off}
-	if t.finder == nil {
-		return data, nil
-	}
-	start, end, err := t.finder.NextData(off)
-	if err != nil {
-		return data, formats.ReadFailed(name, off, "where data lies", err)
-	}
-	start, end = min(start, t.size), min(end, t.size) // the footer is data too
-	switch {
-	case start > off:
-		return mapped.Run{Kind: mapped.Zero, Length: start - off}, nil
-	case start == off && end > start:
-		data.Length = end - off
-	}
-	return data, nil // all of it, if the answer is impossible: data is the safe one
-}
-
-// Decode is never called: nothing is encoded.
-func (fixed) Decode([]byte, int64, mapped.Run) error { return errors.ErrUnsupported }
 
 // blocks is the block allocation table of a dynamic disk.
 type blocks struct {
@@ -88,17 +54,14 @@ type blocks struct {
 }
 
 // loadTable reads the block allocation table, which has been found to lie in the file.
-func loadTable(src formats.Source, h headers) (blocks, error) {
+func loadTable(ctx context.Context, src formats.Source, h headers) (blocks, error) {
 	b := blocks{h, make([]byte, h.needed(h.size())*4)}
-	if err := formats.ReadFull(src, b.bat, int64(h.tableOffset)); err != nil {
-		return b, formats.ReadFailed(name, int64(h.tableOffset), "the block allocation table", err)
-	}
-	return b, nil
+	return b, formats.ReadAt(ctx, name, src, b.bat, int64(h.tableOffset), "the block allocation table")
 }
 
 // readBlocks is loadTable for a table without faults: after it, Map need not look for them.
 func readBlocks(ctx context.Context, src formats.Source, h headers) (blocks, error) {
-	b, err := loadTable(src, h)
+	b, err := loadTable(ctx, src, h)
 	if err != nil {
 		return b, err
 	}

@@ -2,14 +2,11 @@ package vhd_test
 
 import (
 	"bytes"
-	"compress/bzip2"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"imgferry/bitmap"
@@ -18,6 +15,11 @@ import (
 	"imgferry/formats/vhd"
 	"imgferry/source"
 )
+
+var qemu = formatstest.QEMU{
+	Formats: []formats.Format{vhd.Format()},
+	Source:  func(path string) (formats.Source, error) { return source.Open(path) },
+}
 
 func Example() {
 	disk := spec{size: 3 * 4096, content: bytes.Repeat([]byte("vhd "), 3*1024), stored: []int{2, 0}}
@@ -40,15 +42,15 @@ func TestBuilt(t *testing.T) {
 	for name, s := range map[string]spec{
 		"tiny":                  tiny(),
 		"fixed":                 tinyFixed(),
-		"fixed, 511":            {kind: 2, size: 5120, content: noise(3, 5120), old: true},
-		"dynamic, 511":          {size: 8192, content: noise(3, 8192), stored: []int{1}, old: true},
-		"odd size":              {kind: 2, size: 1001, content: noise(4, 1001)},
-		"odd size, dynamic":     {size: 5001, content: noise(4, 8192), stored: []int{0, 1}},
-		"blocks of 512":         {size: 5120, block: 512, content: noise(5, 5120), stored: []int{9, 8, 1, 2, 5}},
-		"bitmap of two sectors": {size: 5 << 20, block: 4 << 20, content: noise(6, 8<<20), stored: []int{1, 0}},
-		"longer table":          {size: 8192, content: noise(7, 8192), stored: []int{1}, entries: 400},
+		"fixed, 511":            {kind: 2, size: 5120, content: formatstest.Noise(3, 5120), old: true},
+		"dynamic, 511":          {size: 8192, content: formatstest.Noise(3, 8192), stored: []int{1}, old: true},
+		"odd size":              {kind: 2, size: 1001, content: formatstest.Noise(4, 1001)},
+		"odd size, dynamic":     {size: 5001, content: formatstest.Noise(4, 8192), stored: []int{0, 1}},
+		"blocks of 512":         {size: 5120, block: 512, content: formatstest.Noise(5, 5120), stored: []int{9, 8, 1, 2, 5}},
+		"bitmap of two sectors": {size: 5 << 20, block: 4 << 20, content: formatstest.Noise(6, 8<<20), stored: []int{1, 0}},
+		"longer table":          {size: 8192, content: formatstest.Noise(7, 8192), stored: []int{1}, entries: 400},
 		"nothing stored":        {size: 1 << 20},
-		"no copy":               {size: 8192, content: noise(8, 8192), stored: []int{0}, noCopy: true},
+		"no copy":               {size: 8192, content: formatstest.Noise(8, 8192), stored: []int{0}, noCopy: true},
 	} {
 		p := s.make()
 		if s.entries > 0 { // what lies beyond the disk is nobody's
@@ -64,45 +66,10 @@ func TestBuilt(t *testing.T) {
 	formatstest.Run(t, vhd.Format(), cases)
 }
 
-// sample unpacks a file of testdata, with holes where it has zeros.
-func sample(t *testing.T, name string) string {
-	t.Helper()
-	r, err := os.Open(filepath.Join("testdata", name+".bz2"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	path := filepath.Join(t.TempDir(), name)
-	w, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	unpacked := bzip2.NewReader(r)
-	p := make([]byte, 64<<10)
-	for off := int64(0); ; off += int64(len(p)) {
-		n, err := io.ReadFull(unpacked, p)
-		if !bitmap.IsZero(p[:n]) {
-			if _, err := w.WriteAt(p[:n], off); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.Truncate(off + int64(n)); err != nil {
-			t.Fatal(err)
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return path
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // TestDisk2vhd: every block is stored, all of them zeros; and the geometry says less than the size.
 func TestDisk2vhd(t *testing.T) {
-	path := sample(t, "d2v-zerofilled.vhd")
-	img := openFile(t, path)
+	path := formatstest.Unpack(t, "testdata/d2v-zerofilled.vhd.bz2")
+	img := qemu.Open(t, path)
 	if img.Size() != 263454720 {
 		t.Errorf("size %d", img.Size())
 	}
@@ -113,68 +80,34 @@ func TestDisk2vhd(t *testing.T) {
 			t.Fatalf("%d bytes at %d: %v", n, off, err)
 		}
 	}
-	compareMap(t, path, false)
-	compareInfo(t, path)
+	qemu.SameMap(t, path)
+	qemu.SameInfo(t, path)
 }
 
 func TestHyperV(t *testing.T) {
-	path := sample(t, "hyperv2012r2-dynamic.vhd")
+	path := formatstest.Unpack(t, "testdata/hyperv2012r2-dynamic.vhd.bz2")
 	formatstest.Run(t, vhd.Format(), []formatstest.Case{{Name: "suite", Path: path, Size: 136365211648}})
-	compareMap(t, path, false)
-	compareInfo(t, path)
+	qemu.SameMap(t, path)
+	qemu.SameInfo(t, path)
 }
 
-// recipe is an image made with qemu-img and qemu-io.
-type recipe struct {
-	size    int64
-	pieces  []formatstest.Piece
-	options string
-	io      []string // qemu-io commands afterwards
-}
-
-func (r recipe) make(t testing.TB, path string) {
-	t.Helper()
-	raw := path + ".raw"
-	w, err := os.Create(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	if err := w.Truncate(r.size); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range r.pieces {
-		if _, err := w.WriteAt(p.Data, p.Offset); err != nil {
-			t.Fatal(err)
-		}
-	}
-	formatstest.Tool(t, "qemu-img", "convert", "-f", "raw", "-O", "vpc", "-o", r.options, raw, path)
-	if len(r.io) > 0 {
-		args := []string{"-f", "vpc"}
-		for _, c := range r.io {
-			args = append(args, "-c", c)
-		}
-		formatstest.Tool(t, "qemu-io", append(args, path)...)
-	}
-}
-
-func recipes() []recipe {
+func recipes() []formatstest.Recipe {
 	disk := func(size int64) []formatstest.Piece {
-		return []formatstest.Piece{{Offset: 0, Data: noise(1, 40_000)}, {Offset: size / 2, Data: noise(2, 300_000)}, {Offset: size - 5000, Data: noise(3, 5000)}}
+		return []formatstest.Piece{{Offset: 0, Data: formatstest.Noise(1, 40_000)}, {Offset: size / 2, Data: formatstest.Noise(2, 300_000)}, {Offset: size - 5000, Data: formatstest.Noise(3, 5000)}}
 	}
 	// Blocks that lie in the file in another order than on the disk.
 	worn := []string{"write -P 7 9M 100k", "write -P 9 5M 1k", "write -P 1 13000k 3M", "write -z 9M 64k"}
-	var list []recipe
+	var list []formatstest.Recipe
 	for _, o := range []string{"subformat=dynamic", "subformat=fixed", "subformat=dynamic,force_size=on", "subformat=fixed,force_size=on"} {
 		for _, size := range []int64{1 << 20, 3<<20 + 512*77, 17 << 20} {
-			list = append(list, recipe{size: size, pieces: disk(size), options: o})
+			list = append(list, formatstest.Recipe{Size: size, Pieces: disk(size), Options: o})
 		}
-		list = append(list, recipe{size: 20 << 20, pieces: disk(20 << 20), options: o, io: worn}, recipe{size: 16 << 20, options: o, io: worn})
+		list = append(list, formatstest.Recipe{Size: 20 << 20, Pieces: disk(20 << 20), Options: o, IO: worn}, formatstest.Recipe{Size: 16 << 20, Options: o, IO: worn})
 	}
 	return append(list,
-		recipe{size: 200 << 30, pieces: []formatstest.Piece{{Offset: 140 << 30, Data: noise(4, 70_000)}}, options: "subformat=dynamic"},
-		recipe{size: 200 << 30, pieces: []formatstest.Piece{{Offset: 140 << 30, Data: noise(4, 70_000)}}, options: "subformat=dynamic,force_size=on"},
-		recipe{size: 2040 << 30, pieces: []formatstest.Piece{{Offset: 2039 << 30, Data: noise(4, 70_000)}}, options: "subformat=dynamic,force_size=on"})
+		formatstest.Recipe{Size: 200 << 30, Pieces: []formatstest.Piece{{Offset: 140 << 30, Data: formatstest.Noise(4, 70_000)}}, Options: "subformat=dynamic"},
+		formatstest.Recipe{Size: 200 << 30, Pieces: []formatstest.Piece{{Offset: 140 << 30, Data: formatstest.Noise(4, 70_000)}}, Options: "subformat=dynamic,force_size=on"},
+		formatstest.Recipe{Size: 2040 << 30, Pieces: []formatstest.Piece{{Offset: 2039 << 30, Data: formatstest.Noise(4, 70_000)}}, Options: "subformat=dynamic,force_size=on"})
 }
 
 // TestQemuImages reads what qemu-img writes, and compares content and map with what qemu-img reads.
@@ -182,133 +115,25 @@ func TestQemuImages(t *testing.T) {
 	formatstest.NeedTool(t, "qemu-img")
 	formatstest.NeedTool(t, "qemu-io")
 	for i, r := range recipes() {
-		t.Run(fmt.Sprint(i, " ", r.options, " ", r.size), func(t *testing.T) {
+		t.Run(fmt.Sprint(i, " ", r.Options, " ", r.Size), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "disk.vhd")
-			r.make(t, path)
-			formatstest.Tool(t, "qemu-img", "convert", "-f", "vpc", "-O", "raw", path, path+".raw")
-			want, err := os.Open(path + ".raw")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer want.Close()
-			st, err := want.Stat()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if st.Size() < r.size {
-				t.Fatalf("qemu-img made %d bytes of %d", st.Size(), r.size)
-			}
-			if r.size < 4<<20 || r.size > 1<<30 { // the suite reads each disk many times
-				formatstest.Run(t, vhd.Format(), []formatstest.Case{{Name: "suite", Path: path, Size: st.Size(), Content: want}})
+			qemu.Make(t, path, r)
+			if r.Size < 4<<20 || r.Size > 1<<30 { // the suite reads each disk many times
+				want := qemu.OpenSource(t, qemu.Content(t, path))
+				if want.Size() < r.Size {
+					t.Fatalf("qemu-img made %d bytes of %d", want.Size(), r.Size)
+				}
+				formatstest.Run(t, vhd.Format(), []formatstest.Case{{Name: "suite", Path: path, Size: want.Size(), Content: want}})
 			} else {
-				compareContent(t, path, want, st.Size())
+				qemu.SameContent(t, path)
 			}
-			compareMap(t, path, strings.Contains(r.options, "fixed"))
-			compareInfo(t, path)
-			p, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if list, c, err := findings(p); len(list) > 0 || err != nil || c.End != int64(len(p)) {
-				t.Errorf("check: %v, %+v, %v", list, c, err)
+			qemu.SameMap(t, path)
+			qemu.SameInfo(t, path)
+			if list, sums := qemu.Check(t, path); len(list) > 0 || sums.End != qemu.OpenSource(t, path).Size() {
+				t.Errorf("check: %v, %+v", list, sums)
 			}
 		})
 	}
-}
-
-// compareContent reads all of the disk at path.
-func compareContent(t *testing.T, path string, want io.ReaderAt, size int64) {
-	t.Helper()
-	img := openFile(t, path)
-	p, q := make([]byte, size), make([]byte, size)
-	if err := formats.ReadFull(img, p, 0); err != nil || img.Size() != size {
-		t.Fatalf("%d bytes, %v; want %d", img.Size(), err, size)
-	}
-	if err := formats.ReadFull(want, q, 0); err != nil || !bytes.Equal(p, q) {
-		t.Errorf("%v, or other content", err)
-	}
-}
-
-// mapEntry is a line of qemu-img map --output=json.
-type mapEntry struct {
-	Start, Length       int64
-	Depth               int
-	Present, Zero, Data bool
-	Offset              *int64
-}
-
-// compareMap compares our extents with qemu-img's: they must be the same after merging.
-func compareMap(t *testing.T, path string, fixed bool) {
-	t.Helper()
-	var want []mapEntry
-	if err := json.Unmarshal(formatstest.Tool(t, "qemu-img", "map", "-f", "vpc", "--output=json", path), &want); err != nil {
-		t.Fatal(err)
-	}
-	var got []mapEntry
-	for e, err := range openFile(t, path).Extents(context.Background()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		m := mapEntry{Start: e.Offset, Length: e.Length, Depth: e.Depth, Present: !e.Absent, Zero: e.Zero, Data: !e.Zero}
-		if e.HostOffset >= 0 {
-			m.Offset = &e.HostOffset
-		}
-		got = append(got, m)
-	}
-	show := func(list []mapEntry) string {
-		var b strings.Builder
-		for _, m := range list {
-			fmt.Fprintf(&b, "%d+%d depth %d present %v zero %v", m.Start, m.Length, m.Depth, m.Present, m.Zero)
-			switch {
-			case m.Zero && fixed: // QEMU calls a hole in the file stored, and says where: here it is as in a raw file
-			case m.Offset != nil:
-				fmt.Fprintf(&b, " data %v at %d", m.Data, *m.Offset)
-			default:
-				fmt.Fprintf(&b, " data %v", m.Data)
-			}
-			b.WriteString("\n")
-		}
-		return b.String()
-	}
-	if g, w := show(got), show(want); g != w {
-		t.Errorf("map:\n%sqemu-img:\n%s", g, w)
-	}
-}
-
-// compareInfo compares with qemu-img info.
-func compareInfo(t *testing.T, path string) {
-	t.Helper()
-	var want struct {
-		VirtualSize int64 `json:"virtual-size"`
-		ClusterSize int64 `json:"cluster-size"`
-	}
-	if err := json.Unmarshal(formatstest.Tool(t, "qemu-img", "info", "-f", "vpc", "--output=json", path), &want); err != nil {
-		t.Fatal(err)
-	}
-	src, err := source.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
-	in, err := vhd.Format().Info(context.Background(), src)
-	if err != nil || in.VirtualSize != want.VirtualSize || in.ClusterSize != want.ClusterSize {
-		t.Errorf("%+v, %v; qemu-img says %+v", in, err, want)
-	}
-}
-
-func openFile(t testing.TB, path string) formats.Image {
-	t.Helper()
-	src, err := source.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	img, err := vhd.Format().Open(context.Background(), src, nil)
-	if err != nil {
-		src.Close()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { img.Close() })
-	return img
 }
 
 // TestSizes: which of the two sizes counts depends on the creator, and QEMU agrees.
@@ -347,7 +172,7 @@ func TestSizes(t *testing.T) {
 		if err := os.WriteFile(path, p, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		compareInfo(t, path)
+		qemu.SameInfo(t, path)
 	}
 }
 

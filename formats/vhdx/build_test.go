@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"hash/crc32"
 	"io"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"unicode/utf16"
@@ -182,33 +181,10 @@ func (s spec) expected() io.ReaderAt {
 	return formatstest.Sparse(list...)
 }
 
-// sparse is a source of any size that holds zeros but for its pieces.
-type sparse struct {
-	content io.ReaderAt
-	size    int64
-}
-
-func newSparse(size int64, pieces ...formatstest.Piece) sparse {
-	return sparse{formatstest.Sparse(pieces...), size}
-}
-
-func (s sparse) ReadAt(p []byte, off int64) (int, error) {
-	n := max(min(int64(len(p)), s.size-off), 0)
-	s.content.ReadAt(p[:n], off)
-	if n < int64(len(p)) {
-		return int(n), io.EOF
-	}
-	return int(n), nil
-}
-
-func (s sparse) Size() int64    { return s.size }
-func (sparse) Close() error     { return nil }
-func (sparse) Identity() string { return "sparse" }
-
 // tiny is a disk of five blocks of 1 MiB, the last of which is cut.
 func tiny() spec {
 	return spec{
-		size: 4*mib + 6*512, content: formatstest.Sparse(formatstest.Piece{Data: noise(1, 5*mib)}), stored: []int{3, 1, 4},
+		size: 4*mib + 6*512, content: formatstest.Sparse(formatstest.Piece{Data: formatstest.Noise(1, 5*mib)}), stored: []int{3, 1, 4},
 		states: map[int]uint64{0: 2, 2: 0},
 	}
 }
@@ -218,15 +194,6 @@ const (
 	tinyEnd   = blocksAt + 3*mib
 	tinyFirst = 3 // the block that lies first
 )
-
-func noise(seed uint64, n int) []byte {
-	r := rand.New(rand.NewPCG(seed, 2))
-	p := make([]byte, n)
-	for i := 0; i+8 <= n; i += 8 {
-		binary.LittleEndian.PutUint64(p[i:], r.Uint64())
-	}
-	return p
-}
 
 // use opens src and walks it, and returns the first error.
 func use(src formats.Source) error {

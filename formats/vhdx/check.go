@@ -17,16 +17,16 @@ func check(ctx context.Context, src formats.Source, found func(formats.Finding))
 	if err != nil {
 		return formats.Checked{}, err
 	}
-	if err := s.checkCopies(src, found); err != nil {
+	if err := s.checkCopies(ctx, src, found); err != nil {
 		return formats.Checked{}, err
 	}
 	return s.verify(ctx, src, func(f formats.Finding) error { found(f); return nil })
 }
 
 // checkCopies says what is wrong with the header and the region table that are not needed.
-func (s *structure) checkCopies(src formats.Source, found func(formats.Finding)) error {
+func (s *structure) checkCopies(ctx context.Context, src formats.Source, found func(formats.Finding)) error {
 	for _, off := range headerOffsets {
-		_, good, err := headerAt(src, off)
+		_, good, err := headerAt(ctx, src, off)
 		if err != nil {
 			return err
 		}
@@ -35,7 +35,7 @@ func (s *structure) checkCopies(src formats.Source, found func(formats.Finding))
 		}
 	}
 	for _, off := range regionTableOffsets {
-		list, good, err := regionsAt(src, off)
+		list, good, err := regionsAt(ctx, src, off)
 		switch {
 		case err != nil:
 			return err
@@ -71,12 +71,9 @@ func (s *structure) verify(ctx context.Context, src formats.Source, found func(f
 	}
 	p := make([]byte, sliceBytes)
 	for off, end := int64(0), s.entries()*8; off < end; off += sliceBytes {
-		if ctx.Err() != nil {
-			return v.Checked, context.Cause(ctx)
-		}
 		p := p[:min(sliceBytes, end-off)]
-		if err := formats.ReadFull(src, p, int64(s.bat.off)+off); err != nil {
-			return v.Checked, formats.ReadFailed(name, int64(s.bat.off)+off, "the block allocation table", err)
+		if err := formats.ReadAt(ctx, name, src, p, int64(s.bat.off)+off, "the block allocation table"); err != nil {
+			return v.Checked, err
 		}
 		for i := int64(0); i < int64(len(p)); i += 8 {
 			if err := v.entry((off+i)/8, binary.LittleEndian.Uint64(p[i:])); err != nil {

@@ -54,13 +54,10 @@ func readStructure(ctx context.Context, src formats.Source) (structure, error) {
 }
 
 func (s *structure) read(ctx context.Context, src formats.Source) error {
-	for _, step := range []func(formats.Source) error{
+	for _, step := range []func(context.Context, formats.Source) error{
 		s.readSignature, s.readHeader, s.readRegions, s.readMetadata,
 	} {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err := step(src); err != nil {
+		if err := step(ctx, src); err != nil {
 			return err
 		}
 	}
@@ -71,19 +68,16 @@ func (s *structure) read(ctx context.Context, src formats.Source) error {
 }
 
 // read returns the n bytes at off.
-func read(src formats.Source, n, off int64, what string) ([]byte, error) {
+func read(ctx context.Context, src formats.Source, n, off int64, what string) ([]byte, error) {
 	if off > src.Size()-n {
 		return nil, formats.Corrupt(name, src.Size(), "the file ends before %s", what)
 	}
 	p := make([]byte, n)
-	if err := formats.ReadFull(src, p, off); err != nil {
-		return nil, formats.ReadFailed(name, off, what, err)
-	}
-	return p, nil
+	return p, formats.ReadAt(ctx, name, src, p, off, what)
 }
 
-func (s *structure) readSignature(src formats.Source) error {
-	p, err := read(src, creatorOffset+creatorSize, 0, "the file type identifier")
+func (s *structure) readSignature(ctx context.Context, src formats.Source) error {
+	p, err := read(ctx, src, creatorOffset+creatorSize, 0, "the file type identifier")
 	if err != nil {
 		return err
 	}
@@ -98,10 +92,10 @@ func (s *structure) readSignature(src formats.Source) error {
 }
 
 // readHeader takes the good header with the larger sequence number (2.2.2).
-func (s *structure) readHeader(src formats.Source) error {
+func (s *structure) readHeader(ctx context.Context, src formats.Source) error {
 	found := false
 	for _, off := range headerOffsets {
-		h, good, err := headerAt(src, off)
+		h, good, err := headerAt(ctx, src, off)
 		switch {
 		case err != nil:
 			return err
@@ -121,8 +115,8 @@ func (s *structure) readHeader(src formats.Source) error {
 	return s.header.check(s.headerAt)
 }
 
-func headerAt(src formats.Source, off int64) (h header, good bool, err error) {
-	p, err := read(src, headerBytes, off, "the headers")
+func headerAt(ctx context.Context, src formats.Source, off int64) (h header, good bool, err error) {
+	p, err := read(ctx, src, headerBytes, off, "the headers")
 	if err != nil {
 		return h, false, err
 	}
@@ -131,9 +125,9 @@ func headerAt(src formats.Source, off int64) (h header, good bool, err error) {
 }
 
 // readRegions takes the first region table that is good (2.2.3).
-func (s *structure) readRegions(src formats.Source) error {
+func (s *structure) readRegions(ctx context.Context, src formats.Source) error {
 	for _, off := range regionTableOffsets {
-		list, good, err := regionsAt(src, off)
+		list, good, err := regionsAt(ctx, src, off)
 		if err != nil {
 			return err
 		}
@@ -145,8 +139,8 @@ func (s *structure) readRegions(src formats.Source) error {
 	return formats.Corrupt(name, regionTableOffsets[0], "neither region table is whole: signature or checksum are wrong")
 }
 
-func regionsAt(src formats.Source, off int64) (list []region, good bool, err error) {
-	p, err := read(src, regionTableBytes, off, "the region tables")
+func regionsAt(ctx context.Context, src formats.Source, off int64) (list []region, good bool, err error) {
+	p, err := read(ctx, src, regionTableBytes, off, "the region tables")
 	if err != nil {
 		return nil, false, err
 	}
@@ -189,12 +183,12 @@ func (s *structure) checkRegions() error {
 }
 
 // readMetadata reads the metadata table and the known items (2.6).
-func (s *structure) readMetadata(src formats.Source) error {
+func (s *structure) readMetadata(ctx context.Context, src formats.Source) error {
 	base := int64(min(s.metadata.off, math.MaxInt64))
 	if !s.metadata.holds(metadataTableBytes, s.fileSize) {
 		return formats.Corrupt(name, s.metadata.at, "the metadata table reaches past its region or the end of the file")
 	}
-	p, err := read(src, metadataTableBytes, base, "the metadata table")
+	p, err := read(ctx, src, metadataTableBytes, base, "the metadata table")
 	if err != nil {
 		return err
 	}
@@ -207,7 +201,7 @@ func (s *structure) readMetadata(src formats.Source) error {
 	}
 	var have []guid
 	for _, i := range items {
-		ok, err := s.readItem(src, i)
+		ok, err := s.readItem(ctx, src, i)
 		switch {
 		case err != nil:
 			return err
@@ -226,7 +220,7 @@ func (s *structure) readMetadata(src formats.Source) error {
 }
 
 // readItem reads the item i if it is a known one.
-func (s *structure) readItem(src formats.Source, i item) (ok bool, err error) {
+func (s *structure) readItem(ctx context.Context, src formats.Source, i item) (ok bool, err error) {
 	for _, k := range known {
 		if k.id != i.id || i.flags&flagUser != 0 {
 			continue
@@ -234,7 +228,7 @@ func (s *structure) readItem(src formats.Source, i item) (ok bool, err error) {
 		if i.size < k.size || k.id != guidParentLocator && i.size > k.size {
 			return false, formats.Corrupt(name, i.at, "the metadata item %s has %d bytes, must have %d", k.what, i.size, k.size)
 		}
-		p, err := read(src, int64(i.size), int64(s.metadata.off)+int64(i.offset), "the metadata item "+k.what)
+		p, err := read(ctx, src, int64(i.size), int64(s.metadata.off)+int64(i.offset), "the metadata item "+k.what)
 		if err != nil {
 			return false, err
 		}

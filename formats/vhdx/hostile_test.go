@@ -19,7 +19,7 @@ import (
 func changed(size int64, change func(p image)) formats.Source {
 	p, blocks, _ := tiny().make()
 	change(p)
-	return newSparse(size, append(blocks, formatstest.Piece{Data: p.seal()})...)
+	return formatstest.NewSparseSource(size, append(blocks, formatstest.Piece{Data: p.seal()})...)
 }
 
 // twice changes both headers or both region tables.
@@ -60,9 +60,9 @@ func TestHostile(t *testing.T) {
 		offset int64
 		late   bool // headers and metadata are fine
 	}{
-		{"nothing", newSparse(0), formats.ErrCorrupt, "file ends before the file type identifier", 0, false},
-		{"zeros", newSparse(8 * mib), formats.ErrCorrupt, "signature is missing", 0, false},
-		{"signature alone", newSparse(600, formatstest.Piece{Data: []byte("vhdxfile")}), formats.ErrCorrupt, "file ends before the headers", 600, false},
+		{"nothing", formatstest.NewSparseSource(0), formats.ErrCorrupt, "file ends before the file type identifier", 0, false},
+		{"zeros", formatstest.NewSparseSource(8 * mib), formats.ErrCorrupt, "signature is missing", 0, false},
+		{"signature alone", formatstest.NewSparseSource(600, formatstest.Piece{Data: []byte("vhdxfile")}), formats.ErrCorrupt, "file ends before the headers", 600, false},
 		{"a file of 257 TiB", changed(257<<40, func(image) {}), formats.ErrUnsupported, "more than any disk needs", -1, false},
 		{"ends in the region tables", changed(regions2-1, func(p image) { p.u8(regions1, 0) }), formats.ErrCorrupt, "file ends before the region tables", regions2 - 1, false},
 
@@ -252,7 +252,7 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
-	if _, _, err := findings(newSparse(mib)); !errors.Is(err, formats.ErrCorrupt) {
+	if _, _, err := findings(formatstest.NewSparseSource(mib)); !errors.Is(err, formats.ErrCorrupt) {
 		t.Errorf("check of no image: %v", err)
 	}
 }
@@ -301,22 +301,11 @@ func TestLyingSizeDoesNotAllocate(t *testing.T) {
 
 // TestInfoReadsLittle: tables and metadata, but not the block allocation table.
 func TestInfoReadsLittle(t *testing.T) {
-	src := &counted{Source: changed(tinyEnd, func(image) {})}
+	src := &formatstest.Counted{Source: changed(tinyEnd, func(image) {})}
 	if in, err := vhdx.Format().Info(context.Background(), src); err != nil || in.Problem != nil {
 		t.Fatalf("%v, %v", in.Problem, err)
 	}
-	if src.n > 256<<10 {
-		t.Errorf("info read %d bytes", src.n)
+	if src.N > 256<<10 {
+		t.Errorf("info read %d bytes", src.N)
 	}
-}
-
-// counted counts the bytes that are asked of a source.
-type counted struct {
-	formats.Source
-	n int64
-}
-
-func (c *counted) ReadAt(p []byte, off int64) (int, error) {
-	c.n += int64(len(p))
-	return c.Source.ReadAt(p, off)
 }

@@ -2,23 +2,24 @@ package vhdx_test
 
 import (
 	"bytes"
-	"compress/bzip2"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
-	"imgferry/bitmap"
 	"imgferry/formats"
 	"imgferry/formats/formatstest"
 	"imgferry/formats/vhdx"
 	"imgferry/source"
 )
+
+var qemu = formatstest.QEMU{
+	Formats: []formats.Format{vhdx.Format()},
+	Source:  func(path string) (formats.Source, error) { return source.Open(path) },
+}
 
 func Example() {
 	disk := spec{size: 3 * mib, content: formatstest.Sparse(formatstest.Piece{Data: []byte("first block")}), stored: []int{2, 0}}
@@ -106,17 +107,17 @@ func TestChunks(t *testing.T) {
 		const block = 256 * mib
 		ratio := int64(sector) << 23 / block
 		s := spec{size: 2*ratio*block + mib, block: block, sector: sector, stored: []int{int(2 * ratio)}}
-		s.content = formatstest.Sparse(formatstest.Piece{Offset: 2 * ratio * block, Data: noise(1, mib)})
+		s.content = formatstest.Sparse(formatstest.Piece{Offset: 2 * ratio * block, Data: formatstest.Noise(1, mib)})
 		p, blocks, size := s.make()
 		// The bitmaps' own entries say nothing about the disk.
 		p.u64(int(batAt+8*ratio), 6|1<<40)
-		src := newSparse(size, append(blocks, formatstest.Piece{Data: p})...)
+		src := formatstest.NewSparseSource(size, append(blocks, formatstest.Piece{Data: p})...)
 		img, err := vhdx.Format().Open(context.Background(), src, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer img.Close()
-		got := collect(t, img)
+		got := formatstest.Extents(t, img)
 		if len(got) != 2 || got[0] != (formats.Extent{Length: 2 * ratio * block, Zero: true, HostOffset: -1}) ||
 			got[1] != (formats.Extent{Offset: 2 * ratio * block, Length: mib, HostOffset: blocksAt}) {
 			t.Errorf("%+v", got)
@@ -135,13 +136,13 @@ func TestLargeTable(t *testing.T) {
 		p.u32(at+40, 65*mib)
 	}
 	last := image(make([]byte, 8)).u64(0, 600*mib|6)
-	src := newSparse(601*mib, formatstest.Piece{Data: p.seal()}, formatstest.Piece{Offset: batAt + (entries-1)*8, Data: last})
+	src := formatstest.NewSparseSource(601*mib, formatstest.Piece{Data: p.seal()}, formatstest.Piece{Offset: batAt + (entries-1)*8, Data: last})
 	img, err := vhdx.Format().Open(context.Background(), src, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer img.Close()
-	if got := collect(t, img); len(got) != 2 || got[1] != (formats.Extent{Offset: 8<<40 - mib, Length: mib, HostOffset: 600 * mib}) {
+	if got := formatstest.Extents(t, img); len(got) != 2 || got[1] != (formats.Extent{Offset: 8<<40 - mib, Length: mib, HostOffset: 600 * mib}) {
 		t.Errorf("%+v", got)
 	}
 }
@@ -149,12 +150,12 @@ func TestLargeTable(t *testing.T) {
 // TestEmptyTerabyte: blocks that are not present are one extent.
 func TestEmptyTerabyte(t *testing.T) {
 	p, _, size := spec{size: 1 << 40, block: 16 * mib}.make()
-	img, err := vhdx.Format().Open(context.Background(), newSparse(size, formatstest.Piece{Data: p}), nil)
+	img, err := vhdx.Format().Open(context.Background(), formatstest.NewSparseSource(size, formatstest.Piece{Data: p}), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer img.Close()
-	if got := collect(t, img); len(got) != 1 || got[0] != (formats.Extent{Length: 1 << 40, Zero: true, HostOffset: -1}) {
+	if got := formatstest.Extents(t, img); len(got) != 1 || got[0] != (formats.Extent{Length: 1 << 40, Zero: true, HostOffset: -1}) {
 		t.Errorf("%+v", got)
 	}
 }
@@ -173,45 +174,10 @@ func TestReadsDoNotAllocate(t *testing.T) {
 
 // TestSample reads an image that Hyper-V made, with data that qemu-io wrote.
 func TestSample(t *testing.T) {
-	path := sample(t, "iotest-dynamic-1G.vhdx")
+	path := formatstest.Unpack(t, "testdata/iotest-dynamic-1G.vhdx.bz2")
 	compare(t, path, 1<<30)
-	if list, _, err := findings(openSource(t, path)); len(list) > 0 || err != nil {
+	if list, _, err := findings(qemu.OpenSource(t, path)); len(list) > 0 || err != nil {
 		t.Errorf("check: %v, %v", list, err)
-	}
-}
-
-// sample unpacks a file of testdata, with holes where it has zeros.
-func sample(t *testing.T, name string) string {
-	t.Helper()
-	r, err := os.Open(filepath.Join("testdata", name+".bz2"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	path := filepath.Join(t.TempDir(), name)
-	w, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	unpacked := bzip2.NewReader(r)
-	p := make([]byte, 64<<10)
-	for off := int64(0); ; off += int64(len(p)) {
-		n, err := io.ReadFull(unpacked, p)
-		if !bitmap.IsZero(p[:n]) {
-			if _, err := w.WriteAt(p[:n], off); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.Truncate(off + int64(n)); err != nil {
-			t.Fatal(err)
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return path
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 
@@ -219,14 +185,13 @@ func sample(t *testing.T, name string) string {
 // reads. What is zero by our extents must be zero for qemu-img, whose map knows no zeros at all.
 func compare(t *testing.T, path string, size int64) {
 	t.Helper()
-	formatstest.Tool(t, "qemu-img", "convert", "-f", "vhdx", "-O", "raw", path, path+".raw")
-	want := openSource(t, path+".raw")
-	img := openFile(t, path)
+	want := qemu.OpenSource(t, qemu.Content(t, path))
+	img := qemu.Open(t, path)
 	if img.Size() != size || want.Size() != size {
 		t.Errorf("size %d, for qemu-img %d, want %d", img.Size(), want.Size(), size)
 	}
 	p, q := make([]byte, 4<<20), make([]byte, 4<<20)
-	for _, e := range collect(t, img) {
+	for _, e := range formatstest.Extents(t, img) {
 		for off := e.Offset; off < e.Offset+e.Length; off += int64(len(p)) {
 			if start, _, err := want.(formats.HoleFinder).NextData(off); err == nil && e.Zero && start > off {
 				off = start &^ 511 // qemu-img left a hole: zeros, and nothing to read
@@ -243,66 +208,16 @@ func compare(t *testing.T, path string, size int64) {
 			}
 		}
 	}
-	compareInfo(t, path)
+	qemu.SameInfo(t, path)
 }
 
-// compareInfo compares with qemu-img info.
-func compareInfo(t *testing.T, path string) {
-	t.Helper()
-	var want struct {
-		VirtualSize int64 `json:"virtual-size"`
-		ClusterSize int64 `json:"cluster-size"`
-	}
-	if err := json.Unmarshal(formatstest.Tool(t, "qemu-img", "info", "-f", "vhdx", "--output=json", path), &want); err != nil {
-		t.Fatal(err)
-	}
-	in, err := vhdx.Format().Info(context.Background(), openSource(t, path))
-	if err != nil || in.Problem != nil || in.VirtualSize != want.VirtualSize || in.ClusterSize != want.ClusterSize {
-		t.Errorf("%+v, %v; qemu-img says %+v", in, err, want)
-	}
-}
-
-// recipe is an image made with qemu-img and qemu-io.
-type recipe struct {
-	size    int64
-	pieces  []formatstest.Piece
-	options string
-	io      []string // qemu-io commands afterwards
-}
-
-func (r recipe) make(t testing.TB, path string) {
-	t.Helper()
-	raw := path + ".raw"
-	w, err := os.Create(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	if err := w.Truncate(r.size); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range r.pieces {
-		if _, err := w.WriteAt(p.Data, p.Offset); err != nil {
-			t.Fatal(err)
-		}
-	}
-	formatstest.Tool(t, "qemu-img", "convert", "-f", "raw", "-O", "vhdx", "-o", r.options, raw, path)
-	if len(r.io) > 0 {
-		args := []string{"-f", "vhdx"}
-		for _, c := range r.io {
-			args = append(args, "-c", c)
-		}
-		formatstest.Tool(t, "qemu-io", append(args, path)...)
-	}
-}
-
-func recipes() []recipe {
+func recipes() []formatstest.Recipe {
 	disk := func(size int64) []formatstest.Piece {
-		return []formatstest.Piece{{Offset: 0, Data: noise(1, 40_000)}, {Offset: size / 2, Data: noise(2, 300_000)}, {Offset: size - 5120, Data: noise(3, 5000)}}
+		return []formatstest.Piece{{Offset: 0, Data: formatstest.Noise(1, 40_000)}, {Offset: size / 2, Data: formatstest.Noise(2, 300_000)}, {Offset: size - 5120, Data: formatstest.Noise(3, 5000)}}
 	}
 	// Blocks that lie in the file in another order than on the disk.
 	worn := []string{"write -P 7 9M 100k", "write -P 9 5M 1k", "write -P 1 13000k 3M", "write -z 9M 64k"}
-	var list []recipe
+	var list []formatstest.Recipe
 	for _, sub := range []string{"dynamic", "fixed"} {
 		for _, o := range []string{"", ",block_size=1M", ",block_size=4M", ",block_size=1M,block_state_zero=off", ",log_size=3M"} {
 			if sub == "dynamic" && o == ",block_state_zero=off" {
@@ -310,14 +225,14 @@ func recipes() []recipe {
 			}
 			o = "subformat=" + sub + o
 			list = append(list,
-				recipe{size: 3<<20 + 512*77, pieces: disk(3<<20 + 512*77), options: o},
-				recipe{size: 20 << 20, pieces: disk(20 << 20), options: o, io: worn})
+				formatstest.Recipe{Size: 3<<20 + 512*77, Pieces: disk(3<<20 + 512*77), Options: o},
+				formatstest.Recipe{Size: 20 << 20, Pieces: disk(20 << 20), Options: o, IO: worn})
 		}
 	}
 	// The first chunk ends at 4 GiB.
-	return append(list, recipe{size: 4<<30 + 20<<20, pieces: []formatstest.Piece{
-		{Offset: 4<<30 - 70_000, Data: noise(4, 140_000)}, {Offset: 4<<30 + 3<<20 + 512, Data: noise(4, 70_000)},
-	}, options: "block_size=1M"})
+	return append(list, formatstest.Recipe{Size: 4<<30 + 20<<20, Pieces: []formatstest.Piece{
+		{Offset: 4<<30 - 70_000, Data: formatstest.Noise(4, 140_000)}, {Offset: 4<<30 + 3<<20 + 512, Data: formatstest.Noise(4, 70_000)},
+	}, Options: "block_size=1M"})
 }
 
 // TestQemuImages reads what qemu-img writes, and compares content with what qemu-img reads.
@@ -325,18 +240,14 @@ func TestQemuImages(t *testing.T) {
 	formatstest.NeedTool(t, "qemu-img")
 	formatstest.NeedTool(t, "qemu-io")
 	for i, r := range recipes() {
-		t.Run(fmt.Sprint(i, " ", r.options, " ", r.size), func(t *testing.T) {
+		t.Run(fmt.Sprint(i, " ", r.Options, " ", r.Size), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "disk.vhdx")
-			r.make(t, path)
-			compare(t, path, r.size)
+			qemu.Make(t, path, r)
+			compare(t, path, r.Size)
 			compareCheck(t, path, true)
 			if i%5 == 0 {
-				want, err := os.Open(path + ".raw")
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer want.Close()
-				formatstest.Run(t, vhdx.Format(), []formatstest.Case{{Name: "suite", Path: path, Size: r.size, Content: want}})
+				want := qemu.OpenSource(t, path+".content")
+				formatstest.Run(t, vhdx.Format(), []formatstest.Case{{Name: "suite", Path: path, Size: r.Size, Content: want}})
 			}
 		})
 	}
@@ -351,39 +262,8 @@ func compareCheck(t *testing.T, path string, good bool) {
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	list, _, checkErr := findings(openSource(t, path))
+	list, _, checkErr := findings(qemu.OpenSource(t, path))
 	if ours := checkErr == nil && len(list) == 0; ours != good || (err == nil) != good {
 		t.Errorf("check: %v, %v; qemu-img: %v; want good: %v", list, checkErr, err, good)
 	}
-}
-
-func openSource(t testing.TB, path string) formats.Source {
-	t.Helper()
-	src, err := source.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { src.Close() })
-	return src
-}
-
-func openFile(t testing.TB, path string) formats.Image {
-	t.Helper()
-	img, err := vhdx.Format().Open(context.Background(), openSource(t, path), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return img
-}
-
-func collect(t testing.TB, img formats.Image) []formats.Extent {
-	t.Helper()
-	var list []formats.Extent
-	for e, err := range img.Extents(context.Background()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, e)
-	}
-	return list
 }

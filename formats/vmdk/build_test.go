@@ -71,9 +71,9 @@ func sample(grains int64) content {
 	for i := range grains {
 		if i%3 == 0 || i == grains-1 {
 			if i%2 == 0 {
-				c[i] = text(uint64(i), grainLen)
+				c[i] = formatstest.Text(uint64(i), grainLen)
 			} else {
-				c[i] = noise(uint64(i), grainLen)
+				c[i] = formatstest.Noise(uint64(i), grainLen)
 			}
 		}
 	}

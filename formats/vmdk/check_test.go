@@ -70,7 +70,7 @@ func TestCheckFinds(t *testing.T) {
 		{"footer contradicts", s.clone().u64(s.footer+sector+20, 16), []string{fmt.Sprint(s.footer+sector, ": the footer contradicts"), "56: the grain directory is at the end, and no footer"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			list, _ := runCheck(t, formatstest.NewSource(c.image))
+			list, _ := formatstest.Check(t, vmdk.Format(), formatstest.NewSource(c.image))
 			var got []string
 			for _, f := range list {
 				if f.Leak {
@@ -111,15 +111,15 @@ func TestCheckCounts(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		image file
-		want  formats.Checked
+		want  formatstest.CheckSums
 	}{
-		{"plain", p.file, formats.Checked{Clusters: 3 * buildGTEs, Allocated: n, End: int64(len(p.file))}},
-		{"swapped", shuffled.file, formats.Checked{Clusters: 3 * buildGTEs, Allocated: n, Fragmented: 2, End: int64(len(p.file))}},
-		{"room behind", append(p.clone(), make(file, sector)...), formats.Checked{Clusters: 3 * buildGTEs, Allocated: n, End: int64(len(p.file))}},
+		{"plain", p.file, formatstest.CheckSums{Clusters: 3 * buildGTEs, Allocated: n, End: int64(len(p.file))}},
+		{"swapped", shuffled.file, formatstest.CheckSums{Clusters: 3 * buildGTEs, Allocated: n, Fragmented: 2, End: int64(len(p.file))}},
+		{"room behind", append(p.clone(), make(file, sector)...), formatstest.CheckSums{Clusters: 3 * buildGTEs, Allocated: n, End: int64(len(p.file))}},
 		// Tables with their markers stand between the grains of two tables.
-		{"stream", s.file, formats.Checked{Clusters: 3 * buildGTEs, Allocated: n, Compressed: n, Fragmented: 2, End: int64(len(s.file))}},
+		{"stream", s.file, formatstest.CheckSums{Clusters: 3 * buildGTEs, Allocated: n, Compressed: n, Fragmented: 2, End: int64(len(s.file))}},
 	} {
-		if list, got := runCheck(t, formatstest.NewSource(c.image)); got != c.want || len(list) > 0 {
+		if list, got := formatstest.Check(t, vmdk.Format(), formatstest.NewSource(c.image)); got != c.want || len(list) > 0 {
 			t.Errorf("%s: %+v, want %+v; %+v", c.name, got, c.want, list)
 		}
 	}

@@ -265,17 +265,8 @@ func (d *descriptor) checkExtent(e extentLine, types []string) error {
 		return formats.Corrupt(name, e.at, "the sparse extent %q begins within its file", e.file)
 	case e.access == "NOACCESS":
 		return formats.Unsupported(name, e.at, "the extent %q must not be accessed (NOACCESS)", e.file)
-	case hasProtocol(e.file):
-		return formats.NotAllowed(name, e.at, "the extent %q is not the name of a file", e.file)
 	}
-	return nil
-}
-
-// hasProtocol reports whether QEMU would take the name for an address: "nbd:unix:/socket",
-// "json:{...}", "https://host/disk". A Windows path with a drive is none of our file names either.
-func hasProtocol(s string) bool {
-	i := strings.IndexAny(s, ":/")
-	return i >= 0 && s[i] == ':'
+	return formats.CheckName(name, e.at, extentRef(e))
 }
 
 // refs lists the files that the disk needs besides the one with the descriptor: those of extents,

@@ -2,14 +2,10 @@ package vmdk
 
 import (
 	"context"
-	"errors"
 
 	"imgferry/formats"
 	"imgferry/formats/mapped"
 )
-
-// errNotEncoded would be a bug of package mapped.
-var errNotEncoded = errors.New("vmdk: the extent has nothing encoded")
 
 // extentOpener opens the extents that a descriptor names.
 type extentOpener struct {
@@ -81,8 +77,7 @@ func (o *extentOpener) open(ctx context.Context, e extentLine) (mapped.Table, er
 	if host > src.Size() || e.bytes() > src.Size()-host {
 		return nil, formats.Corrupt(name, e.at, "the extent file %q has %d bytes, too few for %d at offset %d", e.file, src.Size(), e.bytes(), host)
 	}
-	holes, _ := src.(formats.HoleFinder)
-	return flat{number, host, e.bytes(), holes}, nil
+	return mapped.Flat{Host: host, File: number}, nil
 }
 
 // openFile opens the file of an extent and returns its number.

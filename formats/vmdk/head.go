@@ -164,18 +164,7 @@ func (h *head) readDescriptor(ctx context.Context, src formats.Source, at, n int
 // readAt returns n bytes of src, which the caller has bounded.
 func readAt(ctx context.Context, src formats.Source, off, n int64, what string) ([]byte, error) {
 	p := make([]byte, n)
-	return p, readInto(ctx, src, p, off, what)
-}
-
-// readInto fills p from off of src, unless ctx has ended.
-func readInto(ctx context.Context, src formats.Source, p []byte, off int64, what string) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err := formats.ReadFull(src, p, off); err != nil {
-		return formats.ReadFailed(name, off, what, err)
-	}
-	return nil
+	return p, formats.ReadAt(ctx, name, src, p, off, what)
 }
 
 // own says that the file holds its disk itself.
@@ -183,8 +172,11 @@ func (h *head) own() bool { return h.kind == sparseFile }
 
 // check says whether the disk can be read, as far as the head tells.
 func (h *head) check() error {
-	if !h.described && h.header.packed() {
+	if !h.described && h.own() && h.header.packed() {
 		return nil // a stream is no part of anything
+	}
+	if !h.described && !h.own() {
+		return formats.Corrupt(name, 0, "the file is to hold a descriptor, but has none")
 	}
 	if !h.described {
 		return formats.Unsupported(name, 0, "the file is one extent of a disk; the disk is in the descriptor that names it")

@@ -16,27 +16,6 @@ import (
 	"imgferry/formats/vmdk"
 )
 
-// use opens p, walks it and reads at most a MiB of each run, and returns the first error.
-func use(p []byte, res formats.Resolver) ([]byte, error) {
-	img, err := vmdk.Format().Open(context.Background(), formatstest.NewSource(p), res)
-	if err != nil {
-		return nil, err
-	}
-	defer img.Close()
-	var all []byte
-	for e, err := range img.Extents(context.Background()) {
-		if err != nil {
-			return nil, err
-		}
-		q := make([]byte, min(e.Length, 1<<20))
-		if _, err := img.ReadAt(q, e.Offset); err != nil {
-			return nil, err
-		}
-		all = append(all, q...)
-	}
-	return all, nil
-}
-
 // hostile is an image that must be refused.
 type hostile struct {
 	name  string
@@ -140,7 +119,7 @@ func sharedTables() file {
 
 // oneGrain is a whole stream of a disk of one grain, whose marker is followed by stored.
 func oneGrain(stored []byte) file {
-	b := buildStream(3, buildGrain, content{0: noise(1, grainLen)})
+	b := buildStream(3, buildGrain, content{0: formatstest.Noise(1, grainLen)})
 	g := b.grains[0]
 	p := append(b.clone()[:g:g], packedGrain(0, stored)...)
 	p = append(append(p, marker(1, 1)...), make(file, sector).u32(0, uint32(g/sector))...)
@@ -162,9 +141,9 @@ func hostileStream() []hostile {
 	s := tinyStream()
 	g := s.grains[0]
 	next := s.grains[3]
-	size := uint32(len(deflate(text(0, grainLen))))
-	damaged := func(at int) []byte { p := deflate(noise(1, grainLen)); p[at] ^= 0x20; return p }
-	stored := deflate(noise(1, grainLen))
+	size := uint32(len(deflate(formatstest.Text(0, grainLen))))
+	damaged := func(at int) []byte { p := deflate(formatstest.Noise(1, grainLen)); p[at] ^= 0x20; return p }
+	stored := deflate(formatstest.Noise(1, grainLen))
 	// lost is the stream without its directory.
 	lost := func() file { return s.clone().u64(s.footer+sector+56, 1<<40) }
 	return []hostile{
@@ -180,16 +159,16 @@ func hostileStream() []hostile {
 		{"entry past the end", s.clone().u32(s.gtAt, s.sectors()), c, "points past the end", true},
 		{"zeroed grain undeclared", s.clone().u32(s.gtAt, 1), c, "zeroed grain", true},
 
-		{"noise", oneGrain(noise(3, 600)), c, "can't decompress a grain", true},
+		{"noise", oneGrain(formatstest.Noise(3, 600)), c, "can't decompress a grain", true},
 		{"preset dictionary", oneGrain(damaged(1)), c, "can't decompress a grain", true},
 		{"checksum", oneGrain(damaged(len(stored) - 1)), c, "match its checksum", true},
 		{"content", oneGrain(damaged(100)), c, "match its checksum", true},
 		{"cut before the checksum", oneGrain(stored[:len(stored)-4]), c, "cut short", true},
 		{"cut", oneGrain(stored[:len(stored)/2]), c, "cut short", true},
-		{"less than a grain", oneGrain(deflate(noise(1, grainLen-1))), c, "less than a grain", true},
-		{"more than a grain", oneGrain(deflate(noise(1, grainLen+1))), c, "more than a grain", true},
+		{"less than a grain", oneGrain(deflate(formatstest.Noise(1, grainLen-1))), c, "less than a grain", true},
+		{"more than a grain", oneGrain(deflate(formatstest.Noise(1, grainLen+1))), c, "more than a grain", true},
 		{"bomb", oneGrain(deflate(make([]byte, 4<<20))), c, "more than a grain", true},
-		{"less than the rest", cutStream(deflate(noise(1, 3*sector-1))), c, "less than a grain", true},
+		{"less than the rest", cutStream(deflate(formatstest.Noise(1, 3*sector-1))), c, "less than a grain", true},
 
 		{"lost directory, cut", lost()[:s.footer], c, "without an end-of-stream marker", true},
 		{"lost directory, cut in the grains", lost()[:next], c, "without an end-of-stream marker", true},
@@ -298,25 +277,7 @@ func TestHostile(t *testing.T) {
 	files := hostileFiles()
 	for _, c := range slices.Concat(hostileSparse(), hostileStream(), hostileDescriptors()) {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := use(c.image, files)
-			if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.text) || strings.ContainsRune(err.Error(), '\n') {
-				t.Errorf("%v; want %v and %q", err, c.class, c.text)
-			}
-			in, err := vmdk.Format().Info(context.Background(), formatstest.NewSource(c.image))
-			if err != nil {
-				t.Fatalf("info: %v", err)
-			}
-			if c.late {
-				if in.Problem != nil {
-					t.Errorf("info: %v", in.Problem)
-				}
-			} else if !errors.Is(in.Problem, c.class) || !strings.Contains(in.Problem.Error(), c.text) {
-				t.Errorf("info: %v; want %v and %q", in.Problem, c.class, c.text)
-			}
-			// The checker sees no other files and inflates nothing, but must survive.
-			if _, err := vmdk.Format().Check(context.Background(), formatstest.NewSource(c.image), func(formats.Finding) {}); err != nil && !errors.Is(err, formats.ErrUnsupported) {
-				t.Errorf("check: %v", err)
-			}
+			formatstest.CheckRefused(t, vmdk.Format(), formatstest.NewSource(c.image), files, c.class, c.text, c.late)
 		})
 	}
 }
@@ -324,7 +285,7 @@ func TestHostile(t *testing.T) {
 // TestNeedsPermission: no file is opened without a Resolver, and info lists what would be.
 func TestNeedsPermission(t *testing.T) {
 	p := describe("twoGbMaxExtentFlat", `RW 10 FLAT "/etc/shadow" 0`, `RW 10 FLAT "/etc/shadow" 10`, "RW 3 ZERO", `RW 5 FLAT "..\up" 0`)
-	_, err := use(p, nil)
+	_, err := formatstest.ReadAll(vmdk.Format(), formatstest.NewSource(p), nil)
 	if !errors.Is(err, formats.ErrNotAllowed) || !strings.Contains(err.Error(), `extent file "/etc/shadow"`) {
 		t.Errorf("%v", err)
 	}
@@ -334,7 +295,7 @@ func TestNeedsPermission(t *testing.T) {
 		t.Errorf("%+v, %v", in, err)
 	}
 	// The Resolver's refusal is the answer.
-	if _, err := use(p, formatstest.Files{}); err == nil || !strings.Contains(err.Error(), "/etc/shadow") {
+	if _, err := formatstest.ReadAll(vmdk.Format(), formatstest.NewSource(p), formatstest.Files{}); err == nil || !strings.Contains(err.Error(), "/etc/shadow") {
 		t.Errorf("%v", err)
 	}
 }
@@ -395,7 +356,7 @@ func TestExtentFilesAreClosed(t *testing.T) {
 		t.Errorf("%d files open after Close", open)
 	}
 	bad := describe("twoGbMaxExtentSparse", `RW 256 SPARSE "d-s001.vmdk"`, `RW 384 SPARSE "packed.vmdk"`)
-	if _, err := use(bad, res); err == nil || open != 0 {
+	if _, err := formatstest.ReadAll(vmdk.Format(), formatstest.NewSource(bad), res); err == nil || open != 0 {
 		t.Errorf("%d files open after a failed Open: %v", open, err)
 	}
 }
@@ -410,7 +371,7 @@ func TestLyingHeadersTakeNoMemory(t *testing.T) {
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, err := use(image, nil)
+		_, err := formatstest.ReadAll(vmdk.Format(), formatstest.NewSource(image), nil)
 		runtime.ReadMemStats(&after)
 		if n := after.TotalAlloc - before.TotalAlloc; n > 2<<20 {
 			t.Errorf("%s: %d bytes allocated, %v", name, n, err)
@@ -427,10 +388,10 @@ func TestOverlappingTables(t *testing.T) {
 		for i := range int64(buildGTEs) {
 			q.u32(p.gt+i*4, uint32(entry/sector))
 		}
-		if _, err := use(q, nil); err != nil && !errors.Is(err, formats.ErrCorrupt) {
+		if _, err := formatstest.ReadAll(vmdk.Format(), formatstest.NewSource(q), nil); err != nil && !errors.Is(err, formats.ErrCorrupt) {
 			t.Errorf("%d: %v", entry, err)
 		}
-		if list, _ := runCheck(t, formatstest.NewSource(q)); len(list) == 0 {
+		if list, _ := formatstest.Check(t, vmdk.Format(), formatstest.NewSource(q)); len(list) == 0 {
 			t.Errorf("%d: the checker finds nothing", entry)
 		}
 	}

@@ -21,6 +21,7 @@ package vmdk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 
@@ -49,7 +50,7 @@ func open(ctx context.Context, src formats.Source, res formats.Resolver) (format
 		return nil, err
 	}
 	own := mapped.NewReader(ctx, name, src)
-	return mapped.New(mapped.Config{Reader: own, Size: d.size(), Table: d, Files: d.attach(own)}), nil
+	return mapped.New(mapped.Config{Reader: own, Size: d.size(), Table: d, Files: d.attach(own), Holes: true}), nil
 }
 
 // disk is the table of a disk of several extents: their tables, end to end.
@@ -89,16 +90,6 @@ func (d *disk) Map(off, limit int64) (mapped.Run, error) {
 	return r, e.named(err)
 }
 
-// Walk asks the extent's table.
-func (d *disk) Walk(off int64) (mapped.Run, error) {
-	e := d.at(off)
-	if w, ok := e.table.(mapped.Walker); ok {
-		r, err := w.Walk(off - e.start)
-		return r, e.named(err)
-	}
-	return d.Map(off, d.size()-off)
-}
-
 // Decode asks the extent's table.
 func (d *disk) Decode(p []byte, off int64, r mapped.Run) error {
 	e := d.at(off)
@@ -115,40 +106,6 @@ func (e *extent) named(err error) error {
 
 func inFile(file string, err error) error { return fmt.Errorf("in %q: %w", file, err) }
 
-// flat is an extent that lies in a file byte for byte.
-type flat struct {
-	file   int   // of mapped.Config.Files, from 1
-	host   int64 // of the extent's first byte in the file
-	length int64
-	holes  formats.HoleFinder // or nil
-}
-
-// Map takes everything for data: reading a hole costs less than asking for it.
-func (f flat) Map(off, limit int64) (mapped.Run, error) {
-	return mapped.Run{Kind: mapped.Data, Length: limit, Host: f.host + off, File: f.file}, nil
-}
-
-// Walk asks the file system where data lies.
-func (f flat) Walk(off int64) (mapped.Run, error) {
-	r, err := f.Map(off, f.length-off)
-	if f.holes == nil {
-		return r, nil
-	}
-	start, end, err := f.holes.NextData(r.Host)
-	switch {
-	case err != nil:
-		return r, formats.ReadFailed(name, r.Host, "where data lies", err)
-	case start > r.Host:
-		return mapped.Run{Kind: mapped.Zero, Length: min(r.Length, start-r.Host)}, nil
-	case end > r.Host:
-		r.Length = min(r.Length, end-r.Host)
-	}
-	return r, nil // also where the answer is impossible: data is the safe one
-}
-
-// Decode is never called: nothing is encoded.
-func (f flat) Decode([]byte, int64, mapped.Run) error { return errNotEncoded }
-
 // zeros is an extent of nothing.
 type zeros struct{}
 
@@ -158,4 +115,4 @@ func (zeros) Map(_, limit int64) (mapped.Run, error) {
 }
 
 // Decode is never called: nothing is encoded.
-func (zeros) Decode([]byte, int64, mapped.Run) error { return errNotEncoded }
+func (zeros) Decode([]byte, int64, mapped.Run) error { return errors.ErrUnsupported }

@@ -34,7 +34,7 @@ func (w *window) at(off, n int64, what string) ([]byte, error) {
 	if off < w.off || off+n > w.off+int64(len(w.buf)) {
 		p := w.buf[:min(windowBytes, w.src.Size()-off)]
 		w.buf = w.buf[:0] // until it is read
-		if err := readInto(w.ctx, w.src, p, off, what); err != nil {
+		if err := formats.ReadAt(w.ctx, name, w.src, p, off, what); err != nil {
 			return nil, err
 		}
 		w.buf, w.off = p, off

@@ -2,7 +2,6 @@ package vmdk_test
 
 import (
 	"bytes"
-	"compress/bzip2"
 	"context"
 	"fmt"
 	"io"
@@ -15,21 +14,6 @@ import (
 	"imgferry/formats/formatstest"
 	"imgferry/formats/vmdk"
 )
-
-// sampleV3 is a stream of version 3, written by VMware.
-func sampleV3(t testing.TB) []byte {
-	t.Helper()
-	f, err := os.Open("testdata/iotest-version3.vmdk.bz2")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	p, err := io.ReadAll(bzip2.NewReader(f))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
 
 const (
 	evenSectors = 3 * buildGTEs * buildGrain              // three full grain tables
@@ -46,7 +30,7 @@ func cutSample() content {
 
 // gap is a disk with a grain table that has nothing, and one that isn't there.
 func gap() content {
-	return content{0: text(1, grainLen), buildGTEs*2 + 1: noise(2, grainLen), buildGTEs*2 + 2: text(3, grainLen)}
+	return content{0: formatstest.Text(1, grainLen), buildGTEs*2 + 1: formatstest.Noise(2, grainLen), buildGTEs*2 + 2: formatstest.Text(3, grainLen)}
 }
 
 // built are the images that no tool here writes.
@@ -103,7 +87,7 @@ func built() []formatstest.Case {
 // several are disks of several extents.
 func several() []formatstest.Case {
 	a, b := sample(2*buildGTEs), cutSample()
-	flat := noise(20, 10*sector)
+	flat := formatstest.Noise(20, 10*sector)
 	// The disk: a, 24 sectors of zeros, b.
 	join := func() content {
 		c := content{}
@@ -160,15 +144,12 @@ func TestSuite(t *testing.T) {
 
 // TestSample compares VMware's own image with what qemu-img reads.
 func TestSample(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "disk.vmdk")
-	if err := os.WriteFile(path, sampleV3(t), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	path := formatstest.Unpack(t, "testdata/iotest-version3.vmdk.bz2")
 	compareWithQemu(t, path, 16<<30, false)
-	if got := checkFile(t, path); len(got) > 0 {
+	if got, _ := qemu.Check(t, path); len(got) > 0 {
 		t.Errorf("%+v", got)
 	}
-	in := infoFile(t, path)
+	in := qemu.Info(t, path)
 	if property(in, "version") != "3" || property(in, "create type") != "streamOptimized" || property(in, "compressed") != "true" || len(in.Refs) != 0 {
 		t.Errorf("%+v", in)
 	}
@@ -185,13 +166,11 @@ func TestBuilt(t *testing.T) {
 		}
 		n++
 		t.Run(c.Name, func(t *testing.T) {
-			dir := t.TempDir()
-			path, raw := filepath.Join(dir, "disk.vmdk"), filepath.Join(dir, "raw")
+			path := filepath.Join(t.TempDir(), "disk.vmdk")
 			if err := os.WriteFile(path, c.Image, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			formatstest.Tool(t, "qemu-img", "convert", "-f", "vmdk", "-O", "raw", path, raw)
-			got, err := os.ReadFile(raw)
+			got, err := os.ReadFile(qemu.Content(t, path))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -202,7 +181,7 @@ func TestBuilt(t *testing.T) {
 			if !bytes.Equal(got, want) {
 				t.Error("qemu-img reads other content")
 			}
-			compareMap(t, path)
+			qemu.SameMap(t, path)
 		})
 	}
 	if n < 15 {
@@ -223,13 +202,13 @@ func TestExtentsOfSeveral(t *testing.T) {
 		{Offset: 3 * sector, Length: 7 * sector, Zero: true, HostOffset: -1},
 		{Offset: 10 * sector, Length: 7 * sector, HostOffset: 0, File: "d-flat.vmdk"},
 	}
-	if got := collect(t, img); fmt.Sprint(got) != fmt.Sprint(want) {
+	if got := formatstest.Extents(t, img); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 
 func Example() {
-	disk := buildStream(3, evenSectors, content{1: text(1, grainLen), 2: text(2, grainLen)})
+	disk := buildStream(3, evenSectors, content{1: formatstest.Text(1, grainLen), 2: formatstest.Text(2, grainLen)})
 	img, err := vmdk.Format().Open(context.Background(), formatstest.NewSource(disk.file), nil)
 	if err != nil {
 		panic(err)

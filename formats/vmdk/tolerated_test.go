@@ -63,7 +63,7 @@ func TestTolerated(t *testing.T) {
 	twice := tinyPlain()
 	twice.entry(1, uint32(p.grains/sector))
 	noTable := tinyPlain().u32(p.gd, 0).u32(p.rgd, 0)
-	single := noise(1, grainLen)
+	single := formatstest.Noise(1, grainLen)
 	padded := append(deflate(single), make([]byte, 700)...)
 	beyond := buildPlain(1, oddSectors, cutSample(), nil, selfDescriptor("monolithicSparse", oddSectors))
 	beyond.entry(2*buildGTEs+5, 1<<31)
@@ -98,7 +98,7 @@ func TestTolerated(t *testing.T) {
 		{"stream, last grain half", cutStream(deflate(single[:5*sector])), single[:3*sector]},
 	} {
 		t.Run(x.name, func(t *testing.T) {
-			got, err := use(x.image, nil)
+			got, err := formatstest.ReadAll(vmdk.Format(), formatstest.NewSource(x.image), nil)
 			if err != nil || !bytes.Equal(got, x.want) {
 				t.Errorf("%v; equal content: %v", err, bytes.Equal(got, x.want))
 			}
@@ -115,7 +115,7 @@ func TestDecodeInAnyPieces(t *testing.T) {
 	c := content{}
 	for i := range int64(3 * buildGTEs) {
 		if i%7 != 3 {
-			c[i] = text(uint64(i), grainLen)
+			c[i] = formatstest.Text(uint64(i), grainLen)
 		}
 	}
 	for name, p := range map[string]stream{"ordered": buildStream(3, evenSectors, c), "unordered": unordered(c, evenSectors)} {

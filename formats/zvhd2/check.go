@@ -36,10 +36,10 @@ func structure(ctx context.Context, src formats.Source, found func(formats.Findi
 	var postfix [len(chunkPostfix)]byte
 	for k, c := range index[:len(index)-1] {
 		length := index[k+1].pos() - c.pos()
-		if err := read(ctx, src, head[:], c.pos(), "a chunk's head"); err != nil {
+		if err := formats.ReadAt(ctx, name, src, head[:], c.pos(), "a chunk's head"); err != nil {
 			return checked, err
 		}
-		if err := read(ctx, src, postfix[:], c.pos()+length-int64(len(postfix)), "a chunk's end"); err != nil {
+		if err := formats.ReadAt(ctx, name, src, postfix[:], c.pos()+length-int64(len(postfix)), "a chunk's end"); err != nil {
 			return checked, err
 		}
 		if _, err := checkFrame(head[:], postfix[:], length, c.pos(), c.block); err != nil {
@@ -59,15 +59,14 @@ func structure(ctx context.Context, src formats.Source, found func(formats.Findi
 // calls don't overlap. Memory is the index, and 2 MiB, the longest chunk and a decoder for each
 // worker. Check doesn't close src. Errors are those of Open.
 func Check(ctx context.Context, src formats.Source, workers int, progress func(done, total int64)) error {
-	t, index, err := load(ctx, src)
+	f, index, err := load(ctx, src)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	im := newImage(ctx, src, t, index)
-	defer im.cancel(nil)
+	t := newTable(ctx, src, f, index) // ends with ctx, which Wait ends
 	var (
-		total = int64(t.stored)
+		total = int64(f.stored)
 		taken atomic.Int64
 		mu    sync.Mutex // guards done and the calls of progress
 		done  int64
@@ -76,7 +75,7 @@ func Check(ctx context.Context, src formats.Source, workers int, progress func(d
 		g.Go(func() error {
 			dst := make([]byte, BlockSize)
 			for k := taken.Add(1) - 1; k < total; k = taken.Add(1) - 1 {
-				if err := im.check(dst, int(k)); err != nil {
+				if err := t.check(dst, int(k)); err != nil {
 					return err
 				}
 				if progress != nil {
@@ -93,12 +92,12 @@ func Check(ctx context.Context, src formats.Source, workers int, progress func(d
 }
 
 // check decodes chunk k into dst, which has BlockSize bytes.
-func (im *image) check(dst []byte, k int) error {
-	if err := im.decode(dst, k); err != nil {
+func (t *table) check(dst []byte, k int) error {
+	if err := t.decode(dst, k); err != nil {
 		return err
 	}
-	c := im.index[k]
-	if rest := im.size - int64(c.block)*BlockSize; rest < BlockSize && !bitmap.IsZero(dst[rest:]) {
+	c := t.index[k]
+	if rest := t.size - int64(c.block)*BlockSize; rest < BlockSize && !bitmap.IsZero(dst[rest:]) {
 		return formats.Corrupt(name, c.pos(), "block %d has data behind the end of the disk", c.block)
 	}
 	return nil

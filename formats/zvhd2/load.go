@@ -75,7 +75,7 @@ func readFooters(ctx context.Context, src formats.Source) (footer, error) {
 // readFooter reads the footer structure at pos, and checks its cookie.
 func readFooter(ctx context.Context, src formats.Source, pos int64, what string) ([]byte, error) {
 	b := make([]byte, footerSize)
-	if err := read(ctx, src, b, pos, "the "+what); err != nil {
+	if err := formats.ReadAt(ctx, name, src, b, pos, "the "+what); err != nil {
 		return nil, err
 	}
 	if string(b[:len(cookie)]) != cookie {
@@ -193,7 +193,7 @@ func readIndex(ctx context.Context, src formats.Source, t footer) ([]chunkRef, e
 		in := i % entriesPerSegment * indexEntrySize
 		if in == 0 { // the unused end of the last segment may be garbage
 			buf = buf[:min((total-i)*indexEntrySize, indexSegmentSize)]
-			if err := read(ctx, src, buf, at, "the index"); err != nil {
+			if err := formats.ReadAt(ctx, name, src, buf, at, "the index"); err != nil {
 				return nil, err
 			}
 		}
@@ -231,7 +231,7 @@ func readIndex(ctx context.Context, src formats.Source, t footer) ([]chunkRef, e
 func readBitmap(ctx context.Context, src formats.Source, t footer) (*bitmap.Bitmap, error) {
 	pos := int64(t.bitmapPos)
 	b := make([]byte, t.bitmapSize)
-	if err := read(ctx, src, b, pos, "the bitmap"); err != nil {
+	if err := formats.ReadAt(ctx, name, src, b, pos, "the bitmap"); err != nil {
 		return nil, err
 	}
 	bits, err := bitmap.Parse(b, int64(t.maxBlocks))
@@ -242,20 +242,6 @@ func readBitmap(ctx context.Context, src formats.Source, t footer) (*bitmap.Bitm
 		return nil, formats.Corrupt(name, pos, "bitmap has %d stored blocks, the trailer %d", n, t.stored)
 	}
 	return bits, nil
-}
-
-// read fills b from src at pos, unless ctx has ended.
-func read(ctx context.Context, src formats.Source, b []byte, pos int64, what string) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err := formats.ReadFull(src, b, pos); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return formats.ReadFailed(name, pos, what, err)
-	}
-	return nil
 }
 
 // isImageFault reports whether err blames the image, not the reading of it.

@@ -9,16 +9,12 @@ package zvhd2
 import (
 	"context"
 	"fmt"
-	"io"
-	"io/fs"
-	"iter"
 	"math"
-	"slices"
 	"sort"
-	"sync"
 	"time"
 
 	"imgferry/formats"
+	"imgferry/formats/mapped"
 )
 
 // name is the format's name; qemu-img has none for it.
@@ -46,150 +42,91 @@ func probe(src formats.Source) (bool, error) {
 	return false, nil
 }
 
+// cacheBlocks is how many decoded blocks are kept, 2 MiB each: enough for a few readers that go
+// through the disk in small steps. A block that somebody still copies from counts beside it.
+const cacheBlocks = 4
+
 func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.Image, error) {
-	t, index, err := load(ctx, src)
+	f, index, err := load(ctx, src)
 	if err != nil {
 		return nil, err
 	}
-	return newImage(ctx, src, t, index), nil
+	t := newTable(ctx, src, f, index)
+	return mapped.New(mapped.Config{Reader: t.file, Size: t.size, Table: t}), nil
 }
 
-// image is an opened ZVHD2 file. Its memory is the index (8 bytes a stored block), the cache, and
-// for each goroutine in ReadAt one chunk (at most maxChunk) and the state of its decoder.
-type image struct {
-	ctx    context.Context // ends reads
-	cancel context.CancelCauseFunc
-	src    formats.Source
-	size   int64 // bytes
-	codec  Codec
-	index  []chunkRef
-	cache  cache
-	bufs   sync.Pool // *[]byte, for chunks
+// table is the mapping of a ZVHD2 file. Its memory is the index (8 bytes a stored block), the cache,
+// and for each goroutine that reads one chunk (at most maxChunk) and the state of its decoder.
+type table struct {
+	file    *mapped.Reader
+	size    int64 // bytes
+	codec   Codec
+	index   []chunkRef
+	decoded *mapped.Cache // blocks by the place of their chunk in the index
 }
 
-// newImage returns the image that load has found in src. Close must follow, or ctx end.
-func newImage(ctx context.Context, src formats.Source, t footer, index []chunkRef) *image {
+// newTable returns the mapping that load has found in src. ctx ends its reads.
+func newTable(ctx context.Context, src formats.Source, f footer, index []chunkRef) *table {
 	// The reference driver presents currSize, the disk rounded up to a GiB. We present what was
 	// converted: a copy of a copy keeps its size, and what lies beyond reads as zero anyway.
-	im := &image{src: src, size: int64(t.origSize), codec: codecOf(t.method), index: index}
-	im.ctx, im.cancel = context.WithCancelCause(ctx)
-	return im
-}
-
-// Size returns the size of the disk that was converted, in bytes.
-func (im *image) Size() int64 { return im.size }
-
-// Sequential returns false: blocks are compressed one by one.
-func (im *image) Sequential() bool { return false }
-
-// Close ends reads under way and closes the source.
-func (im *image) Close() error {
-	im.cancel(fs.ErrClosed)
-	return im.src.Close()
+	t := &table{file: mapped.NewReader(ctx, name, src), size: int64(f.origSize), codec: codecOf(f.method), index: index}
+	t.decoded = mapped.NewCache(cacheBlocks, func(k int64) ([]byte, error) {
+		p := make([]byte, BlockSize)
+		return p, t.decode(p, int(k))
+	})
+	return t
 }
 
 // find returns the index of the first chunk at or after block; the sentinel if there is none.
-func (im *image) find(block int64) int {
-	return sort.Search(len(im.index)-1, func(i int) bool { return int64(im.index[i].block) >= block })
+func (t *table) find(block int64) int {
+	return sort.Search(len(t.index)-1, func(i int) bool { return int64(t.index[i].block) >= block })
 }
 
-// ReadAt decodes whole blocks straight into p. What p takes of a block in part comes from a cache
-// of cacheBlocks decoded blocks.
-func (im *image) ReadAt(p []byte, off int64) (int, error) {
-	switch {
-	case im.ctx.Err() != nil:
-		return 0, context.Cause(im.ctx)
-	case off < 0:
-		return 0, fmt.Errorf("%s: read at negative offset %d", name, off)
-	case off >= im.size:
-		return 0, io.EOF
+// Map returns the run of blocks, stored or not, at off.
+func (t *table) Map(off, limit int64) (mapped.Run, error) {
+	block := off / BlockSize
+	k := t.find(block)
+	next := int64(t.index[k].block)
+	if next > block { // the sentinel's block begins at or after the end of the disk
+		return mapped.Run{Kind: mapped.Hole, Length: min(next*BlockSize-off, limit)}, nil
 	}
-	var atEnd error
-	if rest := im.size - off; int64(len(p)) > rest {
-		p, atEnd = p[:rest], io.EOF
+	for next*BlockSize < off+limit && k < len(t.index)-1 && int64(t.index[k].block) == next {
+		k, next = k+1, next+1
 	}
-	n := 0
-	for n < len(p) {
-		if im.ctx.Err() != nil {
-			return n, context.Cause(im.ctx)
-		}
-		m, err := im.readPart(p[n:], off+int64(n))
-		n += m
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, atEnd
+	return mapped.Run{Kind: mapped.Encoded, Length: min(next*BlockSize-off, limit)}, nil
 }
 
-// readPart fills the start of p: a run of zeros, or what it takes of one block.
-func (im *image) readPart(p []byte, off int64) (int, error) {
-	block, within := off/BlockSize, off%BlockSize
-	k := im.find(block)
-	if next := int64(im.index[k].block); next != block {
-		// The sentinel's block begins at or after the end of p.
-		n := int(min(int64(len(p)), next*BlockSize-off))
-		clear(p[:n])
-		return n, nil
-	}
-	if within == 0 && len(p) >= BlockSize {
-		if err := im.decode(p[:BlockSize:BlockSize], k); err != nil {
-			return 0, err
+// Decode fills p with the stored blocks from off on. Whole ones are decoded into p, parts of one go
+// through the cache.
+func (t *table) Decode(p []byte, off int64, _ mapped.Run) error {
+	for k := t.find(off / BlockSize); len(p) > 0; k++ {
+		within := off % BlockSize
+		n := BlockSize
+		if within == 0 && len(p) >= BlockSize {
+			if err := t.decode(p[:BlockSize:BlockSize], k); err != nil {
+				return err
+			}
+		} else {
+			data, err := t.decoded.Get(int64(k))
+			if err != nil {
+				return err
+			}
+			n = copy(p, data[within:])
 		}
-		return BlockSize, nil
+		p, off = p[n:], off+int64(n)
 	}
-	data, err := im.cache.get(uint32(block), func(dst []byte) error { return im.decode(dst, k) })
-	if err != nil {
-		return 0, err
-	}
-	return copy(p, data[within:]), nil
+	return nil
 }
 
 // decode reads chunk k and decodes it into dst, which has BlockSize bytes.
-func (im *image) decode(dst []byte, k int) error {
-	pos, end := im.index[k].pos(), im.index[k+1].pos()
-	buf, ok := im.bufs.Get().(*[]byte)
-	if !ok {
-		buf = new([]byte)
-	}
-	defer im.bufs.Put(buf)
-	*buf = slices.Grow((*buf)[:0], int(end-pos))[:end-pos]
-	if err := read(im.ctx, im.src, *buf, pos, fmt.Sprintf("the chunk of block %d", im.index[k].block)); err != nil {
+func (t *table) decode(dst []byte, k int) error {
+	if err := t.file.Err(); err != nil {
 		return err
 	}
-	return decodeChunk(dst, *buf, im.codec, pos, im.index[k].block)
-}
-
-// Extents yields stored blocks as compressed data and the runs between them as zeros.
-func (im *image) Extents(ctx context.Context) iter.Seq2[formats.Extent, error] {
-	return func(yield func(formats.Extent, error) bool) {
-		off := int64(0)
-		for k := 0; off < im.size; {
-			for _, c := range []context.Context{ctx, im.ctx} {
-				if c.Err() != nil {
-					yield(formats.Extent{}, context.Cause(c))
-					return
-				}
-			}
-			e := formats.Extent{Offset: off, HostOffset: -1}
-			if start := int64(im.index[k].block) * BlockSize; start > off {
-				e.Zero, e.Absent = true, true
-				off = min(start, im.size)
-			} else {
-				e.Compressed = true
-				first := im.index[k].block
-				from := k
-				for k < len(im.index)-1 && im.index[k].block-first == uint32(k-from) {
-					k++
-				}
-				off = min(off+int64(k-from)*BlockSize, im.size)
-			}
-			e.Length = off - e.Offset
-			if !yield(e, nil) {
-				return
-			}
-		}
-	}
+	c, end := t.index[k], t.index[k+1].pos()
+	return t.file.With(c.pos(), end-c.pos(), fmt.Sprintf("the chunk of block %d", c.block), func(chunk []byte) error {
+		return decodeChunk(dst, chunk, t.codec, c.pos(), c.block)
+	})
 }
 
 // info answers from the trailer or, if that is damaged, from the header.
