@@ -12,11 +12,11 @@ build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/imgferry ./cmd/imgferry
 
 test:
-	$(GO) test ./...
+	$(GO) test -timeout 20m ./...
 
 # The race detector itself needs cgo.
 race:
-	CGO_ENABLED=1 $(GO) test -race ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 40m ./...
 
 # Each fuzz target for FUZZTIME, one after the other.
 fuzz:

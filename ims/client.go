@@ -6,6 +6,7 @@
 package ims
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -222,7 +223,12 @@ func (c *Client) DeleteImage(ctx context.Context, id string) error {
 		return fmt.Errorf("%q is no image id", id)
 	}
 	call := call{op: "delete image " + id, method: http.MethodDelete, path: "/v2/images/" + id}
-	return c.do(ctx, call, func([]byte) error { return nil })
+	return c.do(ctx, call, func(p []byte) error {
+		if len(bytes.TrimSpace(p)) > 0 {
+			return errors.New("it should be empty") // somebody else's answer
+		}
+		return nil
+	})
 }
 
 // isID reports whether s can be an id in a path: letters, digits, '-' and '_'.

@@ -233,7 +233,7 @@ func TestNoAnswer(t *testing.T) {
 		get, post int // times sent
 		maybe     bool
 		says      string
-	}{{dial, 6, 6, false, "connection refused"}, {reset, 6, 1, true, "connection reset"}, {io.ErrUnexpectedEOF, 6, 1, true, "unexpected EOF"},
+	}{{dial, 6, 6, false, "connection refused"}, {reset, 6, 1, true, "connection reset"}, {io.ErrUnexpectedEOF, 6, 1, true, "the connection was closed"},
 		{unknown, 1, 1, false, "no such host"}} {
 		synctest.Test(t, func(t *testing.T) {
 			var e *ims.APIError
@@ -423,7 +423,7 @@ func TestWaitJob(t *testing.T) {
 		_, err := client(t, served{job("RUNNING", 0.4)}).WaitJob(ctx, jobID, ims.Wait{})
 		var e *ims.WaitError
 		if !errors.As(err, &e) || e.JobID != jobID || e.Last.Progress != 0.4 || !errors.Is(err, context.DeadlineExceeded) ||
-			err.Error() != "waiting for job "+jobID+" ended while it was RUNNING at 40 %: context deadline exceeded" {
+			err.Error() != "waiting for job "+jobID+" ended while it was RUNNING at 40 %: the time for it is over" {
 			t.Errorf("%v", err)
 		}
 	})

@@ -1,8 +1,10 @@
 package ims
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -10,6 +12,8 @@ import (
 var (
 	// ErrDenied: the service doesn't know the caller, or doesn't let it (401, 403).
 	ErrDenied = errors.New("access denied")
+	// ErrClock: access denied, to a machine whose clock is not the service's.
+	ErrClock = errors.New("the clocks differ")
 	// ErrNotFound: the service has no such thing (404).
 	ErrNotFound = errors.New("not found")
 )
@@ -23,6 +27,9 @@ type APIError struct {
 	// Code, Message and RequestID are the service's own words, cut and made printable. Message is the
 	// beginning of the body if that is no JSON error.
 	Code, Message, RequestID string
+	// Garbled says that the answer was no refusal, but can't be understood: somebody else may have
+	// sent it.
+	Garbled bool
 	// Temporary says that the same request may succeed later.
 	Temporary bool
 	// MaybeDone says that a request that changes something failed in a way that doesn't tell whether
@@ -30,6 +37,8 @@ type APIError struct {
 	MaybeDone bool
 	// Err is the failure below, or nil.
 	Err error
+
+	skewed bool // ErrClock
 }
 
 // Error returns one sentence with the service's code and request id.
@@ -48,7 +57,7 @@ func (e *APIError) Error() string {
 	if e.Status != 0 {
 		by = append(by, fmt.Sprintf("status %d", e.Status))
 	}
-	if e.Code != "" {
+	if e.Code != "" && e.Code != strconv.Itoa(e.Status) {
 		by = append(by, e.Code)
 	}
 	if e.RequestID != "" {
@@ -71,6 +80,8 @@ func (e *APIError) Is(target error) bool {
 	switch target {
 	case ErrDenied:
 		return e.Status == 401 || e.Status == 403
+	case ErrClock:
+		return e.skewed
 	case ErrNotFound:
 		return e.Status == 404
 	}
@@ -124,6 +135,9 @@ func (e *WaitError) Error() string {
 	}
 	if e.Last.Status != "" {
 		s += fmt.Sprintf(" while it was %s at %.0f %%", e.Last.Status, e.Last.Progress*100)
+	}
+	if errors.Is(e.Err, context.DeadlineExceeded) {
+		return s + ": the time for it is over"
 	}
 	return s + ": " + e.Err.Error()
 }

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -107,7 +108,7 @@ func (c *Client) attempt(ctx context.Context, k call, decode func([]byte) error)
 	body, readErr := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	fail := &APIError{Op: k.op, Status: resp.StatusCode, RequestID: requestID(resp.Header)}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		c.refused(fail, k, resp, body)
+		c.refused(fail, k, req, resp, body)
 		return retryAfterOf(resp.Header, c.cfg.Now()), fail
 	}
 	switch {
@@ -122,9 +123,10 @@ func (c *Client) attempt(ctx context.Context, k call, decode func([]byte) error)
 			k.header(resp.Header)
 		}
 		if err := decode(body); err != nil && k.secret {
-			fail.Err = err
+			fail.Err, fail.Garbled = err, true
 		} else if err != nil {
-			redact := c.cfg.Credentials.redact
+			fail.Garbled = true
+			redact := c.redactor(req)
 			fail.Err = errors.New(redact(unreadable([]byte(redact(string(body))), err).Error()))
 		}
 	}
@@ -135,9 +137,21 @@ func (c *Client) attempt(ctx context.Context, k call, decode func([]byte) error)
 	return 0, fail
 }
 
+// redactor returns what takes secrets out of the answer to r. The signature is one for as long as the
+// service takes it.
+func (c *Client) redactor(r *http.Request) func(string) string {
+	_, signature, signed := strings.Cut(r.Header.Get("Authorization"), "Signature=")
+	return func(text string) string {
+		if signed {
+			text = strings.ReplaceAll(text, signature, "[redacted]")
+		}
+		return c.cfg.Credentials.redact(text)
+	}
+}
+
 // refused fills in what an answer other than 2xx says.
-func (c *Client) refused(fail *APIError, k call, resp *http.Response, body []byte) {
-	redact := c.cfg.Credentials.redact
+func (c *Client) refused(fail *APIError, k call, req *http.Request, resp *http.Response, body []byte) {
+	redact := c.redactor(req)
 	// Before, so that no excerpt cuts a secret in two; and after, since JSON has many spellings.
 	code, message, id := decodeError([]byte(redact(string(body))))
 	fail.Code, fail.Message = code, redact(message)
@@ -158,6 +172,7 @@ func (c *Client) refused(fail *APIError, k call, resp *http.Response, body []byt
 		// The commonest cause of a refused signature on a machine that has just been set up.
 		if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 			if skew := c.cfg.Now().Sub(date).Abs(); skew > maxSkew {
+				fail.skewed = true
 				fail.Message += fmt.Sprintf("; this machine's clock differs from the service's by %s", skew.Round(time.Second))
 			}
 		}
@@ -185,6 +200,8 @@ func (c *Client) unanswered(ctx context.Context, k call, err error) error {
 		fail.Err, fail.Temporary = fmt.Errorf("no answer within %s", c.cfg.RequestTimeout), true
 	case errors.Is(err, http.ErrSchemeMismatch):
 		fail.Err = fmt.Errorf("the service does not speak HTTPS at %s: its endpoint must begin with http://", c.base.Host)
+	case isCut(err):
+		fail.Err, fail.Temporary = cutError{fail.Err}, true
 	case isTLSAlert(err):
 		fail.Err, fail.MaybeDone = errors.New(mustBeHTTPS), false
 	default:
@@ -211,6 +228,17 @@ func wantsTLS(resp *http.Response, body []byte) bool {
 		return strings.Contains(text, "http request to an https server") || strings.Contains(text, "plain http request was sent to https")
 	}
 	return resp.StatusCode/100 == 3 && strings.HasPrefix(strings.ToLower(resp.Header.Get("Location")), "https://")
+}
+
+// cutError says in words what the system says in its own.
+type cutError struct{ err error }
+
+func (cutError) Error() string   { return "the connection was closed before the answer was there" }
+func (e cutError) Unwrap() error { return e.err }
+
+// isCut reports a connection that ended in the middle of a request.
+func isCut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // isTLSAlert reports a server that answers a plain request with a TLS alert record: type 21, version 3.x.

@@ -302,6 +302,7 @@ func (p *Push) adopt(ctx context.Context, r *Report, note *intent, m ims.Image) 
 		p.Notice(fmt.Sprintf("image %s has this name and content, but %s; --new-image makes another", m.ID, d))
 	}
 	if m.Status == ims.StatusActive {
+		p.Notice(fmt.Sprintf("image %s has this name and content already", m.ID))
 		note.drop()
 		return p.finish(ctx, r)
 	}

@@ -116,7 +116,7 @@ func holds(stored map[int]StoredPart, head []*job) (bool, error) {
 // and the ETag of the object tells the other.)
 func (s *sender) begin(ctx context.Context) error {
 	lost := false
-	id, err := retryFor(ctx, s.policy, "begin the upload", func(ctx context.Context) (string, error) {
+	id, err := retryFor(ctx, s.policy, "begin the upload of "+s.Key, func(ctx context.Context) (string, error) {
 		if lost {
 			if id, err := s.findLost(ctx, s.Store); id != "" || err != nil {
 				return id, err

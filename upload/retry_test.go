@@ -158,7 +158,7 @@ func TestStall(t *testing.T) {
 				b := upload.WithRetry(slowReader{newFakeStore(), c.reader}, upload.Policy{Tries: 3})
 				body := slowBody{bytes.NewReader(testData(100)), c.source}
 				_, err := b.PutPart(t.Context(), testKey, "id", 7, body, 100, nil)
-				if (err == nil) != c.ok || !c.ok && !strings.Contains(err.Error(), "put part 7: no byte was sent for 1m0s; gave up after 3 tries") {
+				if (err == nil) != c.ok || !c.ok && !strings.Contains(err.Error(), "put part 7 of "+testKey+": no byte was sent for 1m0s; gave up after 3 tries") {
 					t.Error(err)
 				}
 			})

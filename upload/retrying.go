@@ -34,13 +34,13 @@ func retryFor[T any](ctx context.Context, p Policy, op string, f func(context.Co
 }
 
 func (r *retrying) Begin(ctx context.Context, key string, meta Metadata) (string, error) {
-	return retryFor(ctx, r.policy, "begin the upload", func(ctx context.Context) (string, error) {
+	return retryFor(ctx, r.policy, "begin the upload of "+key, func(ctx context.Context) (string, error) {
 		return r.bucket.Begin(ctx, key, meta)
 	})
 }
 
 func (r *retrying) Parts(ctx context.Context, key, uploadID string) ([]StoredPart, error) {
-	return retryFor(ctx, r.policy, "list parts", func(ctx context.Context) ([]StoredPart, error) {
+	return retryFor(ctx, r.policy, "list parts of "+key, func(ctx context.Context) ([]StoredPart, error) {
 		return r.bucket.Parts(ctx, key, uploadID)
 	})
 }
@@ -61,19 +61,19 @@ func (p Policy) working() Policy {
 }
 
 func (r *retrying) Complete(ctx context.Context, key, uploadID string, parts []StoredPart) (string, error) {
-	return retryFor(ctx, r.policy.working(), "complete the upload", func(ctx context.Context) (string, error) {
+	return retryFor(ctx, r.policy.working(), "complete the upload of "+key, func(ctx context.Context) (string, error) {
 		return r.bucket.Complete(ctx, key, uploadID, parts)
 	})
 }
 
 func (r *retrying) Abort(ctx context.Context, key, uploadID string) error {
-	return Retry(ctx, r.policy, "abort the upload", func(ctx context.Context) error {
+	return Retry(ctx, r.policy, "abort the upload of "+key, func(ctx context.Context) error {
 		return r.bucket.Abort(ctx, key, uploadID)
 	})
 }
 
 func (r *retrying) Stat(ctx context.Context, key string) (Object, error) {
-	return retryFor(ctx, r.policy, "look up the object", func(ctx context.Context) (Object, error) {
+	return retryFor(ctx, r.policy, "look up the object of "+key, func(ctx context.Context) (Object, error) {
 		return r.bucket.Stat(ctx, key)
 	})
 }
@@ -81,7 +81,7 @@ func (r *retrying) Stat(ctx context.Context, key string) (Object, error) {
 // PutPart has no deadline as a whole, since a slow link may take long for a large part: it is cut
 // off when it makes no progress.
 func (r *retrying) PutPart(ctx context.Context, key, uploadID string, number int, body io.ReadSeeker, size int64, sum *[md5.Size]byte) (string, error) {
-	op := fmt.Sprintf("put part %d", number)
+	op := fmt.Sprintf("put part %d of %s", number, key)
 	start, err := body.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return "", &ReadError{Part: number, Err: err}

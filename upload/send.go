@@ -81,7 +81,11 @@ type UnfinishedError struct {
 
 // Error returns one sentence.
 func (e *UnfinishedError) Error() string {
-	return fmt.Sprintf("the upload of %s is unfinished, with %d parts stored (upload id %s): %v", e.Key, e.PartsDone, e.UploadID, e.Err)
+	parts := "parts"
+	if e.PartsDone == 1 {
+		parts = "part"
+	}
+	return fmt.Sprintf("the upload of %s is unfinished, with %d %s stored (upload id %s): %v", e.Key, e.PartsDone, parts, e.UploadID, e.Err)
 }
 
 // Unwrap returns what ended the run.

@@ -80,6 +80,7 @@ var (
 	ErrNoObject = errors.New("the object does not exist")
 	ErrNoUpload = errors.New("the upload does not exist")
 	ErrDenied   = errors.New("access denied")
+	ErrClock    = errors.New("this machine's clock differs too much from the store's (more than 15 minutes): set the clock")
 	ErrReplaced = errors.New("somebody else replaced the object meanwhile")
 )
 

@@ -80,7 +80,8 @@ func (c *checkCommand) run(ctx context.Context, path string) error {
 	}
 	defer src.Close()
 	if f.Check == nil {
-		return &coded{fmt.Errorf("%s: %w", path, formats.Unsupported(f.Name, -1, "the format has no structure that could be checked")), checkUnsupported}
+		err := formats.Unsupported(f.Name, -1, "the format has no structure that could be checked")
+		return &coded{&advised{error: fmt.Errorf("%s: %w", path, err)}, checkUnsupported}
 	}
 	r := checkReport{Filename: path, Format: f.Name}
 	checked, err := f.Check(ctx, src, r.add)

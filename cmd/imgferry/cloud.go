@@ -262,9 +262,7 @@ func (c *cloud) roundTripper() (http.RoundTripper, error) {
 		return c.transport, nil
 	}
 	t := obs.NewTransport(0)
-	if c.proxy != "" {
-		t.Proxy = proxyFor(c.proxy)
-	}
+	t.Proxy = proxyFor(c.proxy)
 	if c.caFile != "" {
 		roots, err := rootsWith(c.caFile)
 		if err != nil {
@@ -276,13 +274,17 @@ func (c *cloud) roundTripper() (http.RoundTripper, error) {
 	return t, nil
 }
 
-// proxyFor sends requests through proxy, but for those to this machine and to hosts that NO_PROXY names.
+// proxyFor sends requests through proxy, or through the environment's if that is "", but for those to
+// this machine and to hosts that NO_PROXY names.
 func proxyFor(proxy string) func(*http.Request) (*url.URL, error) {
 	if proxy == profile.NoProxy {
 		return nil
 	}
 	env := httpproxy.FromEnvironment()
-	env.HTTPProxy, env.HTTPSProxy, env.CGI = proxy, proxy, false
+	if proxy != "" {
+		env.HTTPProxy, env.HTTPSProxy, env.CGI = proxy, proxy, false
+	}
+	env.NoProxy += ",.localhost" // names of this machine: RFC 6761, 6.3
 	find := env.ProxyFunc()
 	return func(r *http.Request) (*url.URL, error) { return find(r.URL) }
 }

@@ -93,9 +93,9 @@ func (c *compareCommand) run(ctx context.Context, nameA, nameB string) error {
 			err = b.Disk().Explain(ctx, a.Disk().Explain(ctx, err))
 			return &coded{fmt.Errorf("%s and %s: %w", nameA, nameB, err), compareReadFailed}
 		}
-		for _, d := range []*pipeline.Opened{a, b} {
+		for i, d := range []*pipeline.Opened{a, b} {
 			if err := d.Disk().Unchanged(); err != nil {
-				return &coded{err, compareReadFailed}
+				return &coded{fmt.Errorf("%s: %w", []string{nameA, nameB}[i], err), compareReadFailed}
 			}
 		}
 		if offset >= 0 {

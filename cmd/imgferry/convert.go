@@ -75,6 +75,9 @@ func (c *convertCommand) run(ctx context.Context, src, dst string) error {
 	if c.workers < 0 {
 		return usagef("--workers takes 1 or more, or 0 for one per CPU")
 	}
+	if dst == "-" {
+		return usagef("can't write to standard output: name a file (./- for one of that name)")
+	}
 	start := time.Now()
 	img, err := c.source.open(ctx, src)
 	if err != nil {
@@ -88,7 +91,7 @@ func (c *convertCommand) run(ctx context.Context, src, dst string) error {
 		return fmt.Errorf("%s: %w", src, err)
 	}
 	if c.format == "raw" && !c.force {
-		if err := notNested(img); err != nil {
+		if err := notNested(img, "Use --force if that is what you want."); err != nil {
 			return fmt.Errorf("%s: %w", src, err)
 		}
 	}
@@ -117,7 +120,7 @@ func (c *convertCommand) run(ctx context.Context, src, dst string) error {
 	}
 	return c.out.emit(r, func(w io.Writer) error {
 		c.say("%s: %s disk, %s of it data, written as %s in %.1f s", dst, humanize.IBytes(uint64(r.VirtualSize)),
-			humanize.IBytes(uint64(r.DataBlocks*convert.BlockSize)), c.format, r.Seconds)
+			humanize.IBytes(uint64(min(r.DataBlocks*convert.BlockSize, r.VirtualSize))), c.format, r.Seconds)
 		if !c.digest {
 			return nil
 		}
@@ -158,15 +161,31 @@ func (c *convertCommand) write(ctx context.Context, img *pipeline.Opened, out *c
 }
 
 // guest is a disk's content as a source of its own.
-type guest struct{ formats.Image }
+type guest struct {
+	formats.Image
+	failed error // the first failure to read it
+}
 
-func (guest) Close() error     { return nil }
-func (guest) Identity() string { return "" }
+func (*guest) Close() error     { return nil }
+func (*guest) Identity() string { return "" }
+
+func (g *guest) ReadAt(p []byte, off int64) (int, error) {
+	n, err := g.Image.ReadAt(p, off)
+	if err != nil && err != io.EOF && g.failed == nil {
+		g.failed = fmt.Errorf("reading the disk at %d: %w", off, err)
+	}
+	return n, err
+}
 
 // notNested refuses a disk whose content is an image itself: whoever opens the raw file without
-// saying that it is raw would follow the names in that image (CVE-2026-27211, CVE-2026-24708).
-func notNested(img formats.Image) error {
-	f, err := formats.Detect(all.Table(), guest{img})
+// saying that it is raw would follow the names in that image (CVE-2026-27211, CVE-2026-24708). advice is
+// the way out.
+func notNested(img formats.Image, advice string) error {
+	g := &guest{Image: img}
+	f, err := formats.Detect(all.Table(), g)
+	if g.failed != nil {
+		return g.failed // what a probe makes of it says less
+	}
 	if err != nil {
 		return err
 	}
@@ -174,7 +193,7 @@ func notNested(img formats.Image) error {
 	case "qcow2", "qcow", "qed", "vdi", "vmdk", "vpc", "vhdx", "zvhd2", "zvhd":
 		return &advised{
 			formats.NotAllowed("disk", 0, "its content looks like a %s image, and would be taken for one as a raw file", f.Name),
-			[]string{"Use --force if that is what you want."},
+			[]string{advice},
 		}
 	}
 	return nil

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"net"
 	"net/http"
+	"slices"
 	"syscall"
 
 	"imgferry/formats"
@@ -54,6 +56,9 @@ func exitCode(err error) int {
 	return code
 }
 
+// refKinds are what errors of the policy on names in images begin with.
+var refKinds = []string{formats.Backing.String(), formats.ExtentOf.String(), formats.Parent.String(), formats.DataFile.String()}
+
 // classify gives the exit code and the way out. The order matters: an interrupt explains every
 // other failure, and the specific comes before the general.
 func classify(err error) (code int, hint string) {
@@ -68,6 +73,8 @@ func classify(err error) (code int, hint string) {
 
 		answer verdict
 		own    *coded
+		image  *formats.Error
+		cert   *tls.CertificateVerificationError
 
 		memory *upload.MemoryError
 		host   *net.DNSError
@@ -94,6 +101,9 @@ func classify(err error) (code int, hint string) {
 		return exitExists, "Use --overwrite to replace it, or --key for another name."
 	case errors.Is(err, formats.ErrCorrupt):
 		return exitCorrupt, "Fetch the file again, or look into it with the program that made it (qemu-img check)."
+	case errors.As(err, &image) && errors.Is(image, formats.ErrNotAllowed) && !slices.Contains(refKinds, image.Format):
+		// Not the policy on names refused it, but the format itself.
+		return exitUnsupported, "Such a name is never followed: give the image the name of a file (qemu-img rebase -u)."
 	case errors.Is(err, formats.ErrNotAllowed):
 		return exitUnsupported, "If you trust the image, allow the directory of that file with --allow-backing DIR."
 	case errors.Is(err, formats.ErrUnsupported), errors.Is(err, formats.ErrUnknown):
@@ -102,18 +112,32 @@ func classify(err error) (code int, hint string) {
 		return exitNoSpace, "Free some space or choose another target."
 	case errors.As(err, &store) && otherRegion(store.Code):
 		return exitUsage, "Name the bucket's region, which must be the image service's too: --region, $" + envRegion + " or imgferry config set region."
+	case errors.As(err, &cert):
+		return exitUnreachable, "If the service has a certificate authority of its own, name its certificate: --ca-file, $" + envCAFile + " or imgferry config set ca-file."
+	case errors.Is(err, upload.ErrClock), errors.Is(err, ims.ErrClock):
+		return exitDenied, "Requests are signed with the time: set this machine's clock and its time zone, then run the command again."
 	case errors.Is(err, upload.ErrDenied), errors.Is(err, ims.ErrDenied):
 		return exitDenied, "Check the access key, the secret key and the account's rights; imgferry config show says where they come from. After a login, log in again: imgferry login."
 	case errors.Is(err, upload.ErrNoBucket):
 		return exitNotFound, "Make the bucket first, in the region of the image service, or name another with --bucket."
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, upload.ErrNoObject), errors.Is(err, upload.ErrNoUpload), errors.Is(err, ims.ErrNotFound):
+	case errors.Is(err, upload.ErrNoObject), errors.Is(err, upload.ErrNoUpload):
+		return exitNotFound, "Somebody, or a rule of the bucket, may have removed it: run the same command again."
+	case errors.As(err, &call) && errors.Is(call, ims.ErrNotFound):
+		return exitNotFound, "If it should be there, check the service's endpoint and the project id."
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ims.ErrNotFound), errors.Is(err, formats.ErrNoSnapshot):
 		return exitNotFound, ""
 	case errors.As(err, &wait) && errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout, ""
+	case errors.As(err, &call) && call.Status == http.StatusBadRequest && call.Code == "":
+		return exitUsage, "Check the endpoint: this may be another service."
 	case errors.As(err, &call) && call.Status == http.StatusBadRequest:
 		return exitUsage, "The service's list of error codes explains the code."
 	case errors.Is(err, upload.ErrReplaced):
 		return exitExists, "Push again, under a key that nobody else uses."
+	case errors.As(err, &call) && call.Garbled, upload.Temporary(err) && errors.As(err, &store) && store.Status/100 == 2:
+		return exitUnreachable, "Check the endpoint: somebody else may answer there, such as a proxy."
+	case upload.Temporary(err) && errors.As(err, &store) && store.Status != 0, errors.As(err, &call) && call.Temporary && call.Status != 0:
+		return exitUnreachable, "It answers, but not well: try again later."
 	case errors.As(err, &host), upload.Temporary(err), errors.As(err, &call) && call.Temporary:
 		return exitUnreachable, "Check the endpoint and the network, then try again."
 	}

@@ -148,7 +148,7 @@ func TestImagesFaults(t *testing.T) {
 		code  int
 	}{
 		"denied":  {answer(403, `{"error_code":"IMG.0026","error_msg":"no role"}`), exitDenied},
-		"garbage": {answer(200, "<html>"), exitFailure},
+		"garbage": {answer(200, "<html>"), exitUnreachable},
 		"wrong":   {answer(400, `{"error_code":"IMG.0015","error_msg":"no"}`), exitUsage},
 	} {
 		s.ims.set(c.fault)

@@ -158,8 +158,9 @@ func infoOf(l pipeline.Layer) imageInfo {
 // words describes an image for a person.
 func words(l pipeline.Layer) string {
 	var b strings.Builder
+	// name may come from the image: it is never a format.
 	row := func(name, format string, args ...any) {
-		fmt.Fprintln(&b, oneLine(fmt.Sprintf(name+": "+format, args...)))
+		fmt.Fprintln(&b, oneLine(name+": "+fmt.Sprintf(format, args...)))
 	}
 	row("image", "%s", l.Path)
 	row("file format", "%s", l.Format)

@@ -106,8 +106,9 @@ func (c *loginCommand) keep(ctx context.Context, id *ims.Identity, token ims.Iss
 	}
 	keys, err := id.Keys(ctx, token, ims.MaxKeysLifetime)
 	switch {
-	case errors.Is(err, ims.ErrNotFound):
-		// An identity service without this call: the token alone is good for the image service.
+	case errors.Is(err, ims.ErrNotFound), errors.Is(err, ims.ErrDenied):
+		// An identity service without this call, or a user who may not make it: the token alone is good
+		// for the image service.
 		c.warn("there are no temporary keys: %v", err)
 	case err != nil:
 		return err

@@ -105,6 +105,9 @@ func (c *mapCommand) each(ctx context.Context, img *pipeline.Opened, use func(fo
 		if err != nil {
 			return err
 		}
+		if e.Offset >= end {
+			return nil
+		}
 		from, to := max(e.Offset, start), min(e.Offset+e.Length, end)
 		if from >= to {
 			continue

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -61,6 +63,11 @@ func (s *sourceFlags) check() error {
 		if name != "" {
 			_, err := formats.ByName(s.opener.Table, name)
 			errs = append(errs, err)
+		}
+	}
+	for _, dir := range s.opener.Allow {
+		if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
+			errs = append(errs, fmt.Errorf("--allow-backing %q is not a folder", dir))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -65,11 +65,12 @@ func (a *app) watch(poll func() snapshot) (stop func()) {
 
 // lines returns a show that tells of each snapshot.
 func (a *app) lines() func(snapshot) {
-	start := time.Now()
+	start, last := time.Now(), snapshot{}
 	return func(s snapshot) {
-		if s.read == 0 && s.sent == 0 {
-			return // nothing has begun: retries speak for themselves
+		if s.read == 0 && s.sent == 0 || s == last {
+			return // nothing has begun or happened: retries and waits speak for themselves
 		}
+		last = s
 		if a.structured() {
 			a.log.Info("progress", "read", s.read, "total", s.total, "sent", s.sent, "skipped", s.skipped)
 			return

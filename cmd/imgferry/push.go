@@ -14,6 +14,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"imgferry/formats"
 	"imgferry/ims"
 	"imgferry/limits"
 	"imgferry/pipeline"
@@ -112,6 +113,11 @@ func (c *pushCommand) run(ctx context.Context, path string) (err error) {
 	}
 	defer img.Close()
 	c.push.Disk = img.Disk()
+	if c.push.Format == pipeline.Raw {
+		if err := notNested(img, "Use --format zvhd2, which can't be taken for anything else."); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
 
 	stop, err := c.sandbox.start(ctx, c.app, &c.cloud)
 	if err != nil {
@@ -124,7 +130,7 @@ func (c *pushCommand) run(ctx context.Context, path string) (err error) {
 	}
 	c.push.Bucket, c.push.Images, c.push.BucketName = bucket, images, c.cloud.bucket
 	if c.push.StateDir, err = profile.StateDir(); err != nil {
-		return err
+		c.warn("no notes on registrations are kept, since there is no place for them (set XDG_STATE_HOME): %v", err)
 	}
 	c.push.Account = c.cloud.imsEndpoint + " " + c.cloud.project
 	if c.sandbox.on { // its ports change, its folder does not
@@ -139,6 +145,9 @@ func (c *pushCommand) run(ctx context.Context, path string) (err error) {
 	start := time.Now()
 	r, err := c.watched(ctx)
 	if err != nil {
+		if errors.As(err, new(*formats.Error)) || errors.Is(err, pipeline.ErrChanged) {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
 		return c.advise(r, err)
 	}
 	return c.out.emit(r, func(w io.Writer) error {
@@ -277,7 +286,7 @@ func (c *pushCommand) summary(r pipeline.Report, took time.Duration) {
 	what := "image " + r.ImageID + " is active"
 	switch {
 	case r.Adopted && r.Key == "":
-		c.say("%s, made from this disk earlier: nothing was sent (--new-image makes another)", "image "+r.ImageID+" is "+r.ImageStatus)
+		c.say("nothing was sent (--new-image makes another image)")
 		return
 	case r.Adopted:
 		what = "image " + r.ImageID + " is " + r.ImageStatus
@@ -311,7 +320,7 @@ func (c *pushCommand) advise(r pipeline.Report, err error) error {
 		if wait.JobID == "" {
 			name = "The import of image " + wait.ImageID
 		}
-		return &advised{err, []string{fmt.Sprintf("%s goes on without this program; the object is %s/%s.", name, r.Bucket, r.Key)}}
+		return &advised{err, []string{fmt.Sprintf("%s goes on without this program, and the same command waits for it again; the object is %s/%s.", name, r.Bucket, r.Key)}}
 	}
 	return err
 }

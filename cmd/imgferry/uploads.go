@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strconv"
 	"time"
@@ -80,6 +81,9 @@ func (c *uploadsCommand) run(ctx context.Context, key string) error {
 			continue // a longer key that begins the same
 		}
 		parts, err := store.Parts(ctx, u.Key, u.UploadID)
+		if errors.Is(err, upload.ErrNoUpload) {
+			continue // ended in the meantime
+		}
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync/atomic"
 
 	"imgferry/formats"
@@ -51,37 +52,58 @@ func (m *memory) Identity() string { return fmt.Sprintf("memory of %d bytes", le
 
 // sparseSource is content of any size.
 type sparseSource struct {
-	content io.ReaderAt
-	size    int64
+	pieces sparse
+	size   int64
 }
 
-// NewSparseSource returns a source of size bytes that holds zeros but for its pieces. It takes no
-// memory for the zeros, and can be read after Close.
+// NewSparseSource returns a source of size bytes that is a hole but for its pieces. It takes no memory
+// for the hole, and can be read after Close.
 func NewSparseSource(size int64, pieces ...Piece) formats.Source {
-	return sparseSource{Sparse(pieces...), size}
+	return sparseSource{slices.Clone(pieces), size}
 }
 
 func (s sparseSource) ReadAt(p []byte, off int64) (int, error) {
 	n := max(min(int64(len(p)), s.size-off), 0)
-	s.content.ReadAt(p[:n], off)
+	s.pieces.ReadAt(p[:n], off)
 	if n < int64(len(p)) {
 		return int(n), io.EOF
 	}
 	return int(n), nil
 }
 
+// NextData finds the next piece: everything else is a hole.
+func (s sparseSource) NextData(off int64) (start, end int64, err error) {
+	start, end = s.size, s.size
+	for _, p := range s.pieces {
+		if from, to := max(off, p.Offset), min(p.Offset+int64(len(p.Data)), s.size); from < to && from < start {
+			start, end = from, to
+		}
+	}
+	return start, end, nil
+}
+
 func (s sparseSource) Size() int64    { return s.size }
 func (sparseSource) Close() error     { return nil }
 func (sparseSource) Identity() string { return "sparse" }
 
-// Counted counts the bytes that are asked of a source, by one goroutine.
+// Counted counts what is asked of a source, by one goroutine.
 type Counted struct {
 	formats.Source
-	N int64
+	N     int64 // bytes read
+	Asked int64 // questions for data
 }
 
 // ReadAt reads from the source.
 func (c *Counted) ReadAt(p []byte, off int64) (int, error) {
 	c.N += int64(len(p))
 	return c.Source.ReadAt(p, off)
+}
+
+// NextData asks the source, or takes all of it for data.
+func (c *Counted) NextData(off int64) (start, end int64, err error) {
+	c.Asked++
+	if f, ok := c.Source.(formats.HoleFinder); ok {
+		return f.NextData(off)
+	}
+	return min(off, c.Size()), c.Size(), nil
 }

@@ -2,7 +2,6 @@ package mapped
 
 import (
 	"errors"
-	"math"
 
 	"imgferry/formats"
 )
@@ -11,46 +10,26 @@ import (
 // less than asking for it, but a walk tells others what they need not read.
 type holes struct {
 	m *image
-	// found are the last answers, by Run.File: a file in one piece is asked about once.
-	found map[int]stretch
+	// found are those of the files, by Run.File: a file in one piece is asked about once.
+	found map[int]*formats.Holes
 }
-
-// stretch is a run of data in a file, and the hole before it: all of [from, start) is a hole, and all
-// of [start, end) is data. Bytes.
-type stretch struct{ from, start, end int64 }
 
 // cut shortens r, a Data run, to what its file stores in one way, and makes it Zero if that is a hole.
 func (h *holes) cut(r Run) (Run, error) {
-	s, ok := h.found[r.File]
-	if !ok || r.Host < s.from || r.Host >= s.end {
-		var err error
-		if s, err = h.m.files[r.File].stretch(r.Host); err != nil {
-			return r, h.m.Reader.Cause(err)
-		}
-		h.found[r.File] = s
+	f := h.found[r.File]
+	if f == nil {
+		f = h.m.files[r.File].Holes()
+		h.found[r.File] = f
 	}
-	if r.Host < s.start {
-		return Run{Kind: Zero, Length: min(r.Length, s.start-r.Host)}, nil
-	}
-	r.Length = min(r.Length, s.end-r.Host)
-	return r, nil
-}
-
-// stretch asks the file system what lies at off. What it can't tell, and what can't be, is data.
-func (r *Reader) stretch(off int64) (stretch, error) {
-	data := stretch{off, off, math.MaxInt64}
-	f, ok := r.src.(formats.HoleFinder)
-	if !ok {
-		return data, nil
-	}
-	start, end, err := f.NextData(off)
+	start, end, err := f.Next(r.Host)
 	switch {
 	case err != nil:
-		return data, formats.ReadFailed(r.format, off, "where data lies", err)
-	case start < off || end <= off || end > r.Size() || end <= start && start < r.Size():
-		return data, nil
+		return r, h.m.Reader.Cause(err)
+	case r.Host < start:
+		return Run{Kind: Zero, Length: min(r.Length, start-r.Host)}, nil
 	}
-	return stretch{off, start, end}, nil
+	r.Length = min(r.Length, end-r.Host)
+	return r, nil
 }
 
 // Flat is the Table of a disk that lies in a file byte for byte, from the offset Host on.

@@ -200,7 +200,7 @@ func (m *image) Extents(ctx context.Context) iter.Seq2[formats.Extent, error] {
 	return merged(func(yield func(formats.Extent, error) bool) {
 		below := m.walkBelow(ctx)
 		defer below.stop()
-		holes := &holes{m, map[int]stretch{}}
+		holes := &holes{m, map[int]*formats.Holes{}}
 		for off := int64(0); off < m.Size(); {
 			r, err := m.nextRun(ctx, off)
 			if err == nil && r.Kind == Data && m.Holes {

@@ -55,6 +55,9 @@ func (r *Reader) Cause(err error) error {
 	return err
 }
 
+// Holes returns what finds the file's holes, for one goroutine.
+func (r *Reader) Holes() *formats.Holes { return formats.NewHoles(r.ctx, r.format, r.src) }
+
 // Read fills p from off of the file. what names it in errors: "an L2 table".
 func (r *Reader) Read(p []byte, off int64, what string) error {
 	_, err := r.read(p, off, what)

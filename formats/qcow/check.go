@@ -76,6 +76,7 @@ type span struct{ start, end int64 }
 func (c *checker) pass() error {
 	last := int64(-1) // where the cluster before ended
 	table := make([]byte, c.l2Bytes())
+	tables := formats.NewTables(c.ctx, name, c.src)
 	for i := int64(0); i < int64(len(c.l1)); i += entrySize {
 		l2 := binary.BigEndian.Uint64(c.l1[i:])
 		if l2 == entryHole {
@@ -87,6 +88,13 @@ func (c *checker) pass() error {
 			continue
 		}
 		c.use(mapped.Data, span{int64(l2), int64(l2) + c.l2Bytes()}, at, "an L2 table")
+		empty, err := tables.Add(int64(l2), c.l2Bytes(), at)
+		if err != nil {
+			return err
+		}
+		if empty {
+			continue
+		}
 		if err := formats.ReadAt(c.ctx, name, c.src, table, int64(l2), "an L2 table"); err != nil {
 			return err
 		}

@@ -54,6 +54,9 @@ func open(ctx context.Context, src formats.Source, res formats.Resolver) (format
 	if err != nil {
 		return nil, err
 	}
+	if err := f.dropEmpty(l1, src.Size(), formats.NewTables(ctx, name, src)); err != nil {
+		return nil, err
+	}
 	below, err := f.openBacking(ctx, res)
 	if err != nil {
 		return nil, err
@@ -94,6 +97,25 @@ func (h *header) readL1(ctx context.Context, src formats.Source) ([]byte, error)
 		return nil, formats.Corrupt(name, int64(h.l1Offset), "the L1 table has %d L2 tables, the file has room for %d", tables, room)
 	}
 	return l1, nil
+}
+
+// dropEmpty removes from l1 the L2 tables that lie in holes of the file: all their entries are holes,
+// as if there were no table. Others are bounded by what the file holds.
+func (h *header) dropEmpty(l1 []byte, fileSize int64, tables *formats.Tables) error {
+	for i := 0; i < len(l1); i += entrySize {
+		l2 := binary.BigEndian.Uint64(l1[i:])
+		if l2 == entryHole || h.badL2(l2, fileSize) != "" {
+			continue // nothing, or for Map to refuse
+		}
+		empty, err := tables.Add(int64(l2), h.l2Bytes(), int64(h.l1Offset)+int64(i))
+		if err != nil {
+			return err
+		}
+		if empty {
+			clear(l1[i:][:entrySize])
+		}
+	}
+	return nil
 }
 
 // loadL2 reads an L2 table; it is the load function of the cache t.l2.

@@ -36,6 +36,8 @@ type checker struct {
 	regions []region
 	bitmaps []bitmapTable
 	l2      l2Tables
+	// holes are the file's, where tables may lie, and blocks those where refcount blocks may.
+	holes, blocks *formats.Holes
 	touched [maxWindows]bool // the windows that something uses
 	buf     []byte           // of checkChunk bytes
 	sum     formats.Checked
@@ -59,7 +61,8 @@ func check(ctx context.Context, src formats.Source, found func(formats.Finding))
 	if err != nil {
 		return formats.Checked{}, err
 	}
-	c := &checker{ctx: ctx, src: src, found: found, firstCluster: f, fileSize: src.Size(), buf: make([]byte, checkChunk)}
+	c := &checker{ctx: ctx, src: src, found: found, firstCluster: f, fileSize: src.Size(), buf: make([]byte, checkChunk),
+		holes: formats.NewHoles(ctx, name, src), blocks: formats.NewHoles(ctx, name, src)}
 	if err := c.prepare(); err != nil {
 		return formats.Checked{}, err
 	}
@@ -163,7 +166,15 @@ func (c *checker) entries(offset, count int64, what string, use func(i int64, e 
 	count = min(count, (c.fileSize-offset+7)/8) // zeros from there on
 	for i := int64(0); i < count; {
 		p := c.buf[:min(checkChunk, (count-i)*8)]
-		if err := c.read(p, offset+i*8, what); err != nil {
+		empty, err := c.holes.Empty(offset+i*8, int64(len(p)))
+		if err == nil && empty {
+			i += int64(len(p)) / 8
+			continue
+		}
+		if err == nil {
+			err = c.read(p, offset+i*8, what)
+		}
+		if err != nil {
 			return err
 		}
 		for ; len(p) > 0; p, i = p[8:], i+1 {

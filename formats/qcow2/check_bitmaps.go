@@ -25,7 +25,7 @@ func (c *checker) collectBitmaps() error {
 	if err := c.read(dir, at, "the bitmap directory"); err != nil {
 		return err
 	}
-	room := c.fileSize
+	room, tables := c.fileSize, formats.NewTables(c.ctx, name, c.src)
 	for range b.count {
 		t, n, err := c.parseBitmap(dir)
 		if err != nil {
@@ -34,6 +34,11 @@ func (c *checker) collectBitmaps() error {
 		// Tables have clusters of their own: more than the file has room for are shared ones.
 		if room -= t.entries * 8; room < 0 {
 			return formats.Corrupt(name, at, "the tables of the bitmaps are larger than the file")
+		}
+		if t.offset < c.fileSize {
+			if _, err := tables.Add(t.offset, t.entries*8, at); err != nil {
+				return err
+			}
 		}
 		c.region(uint64(t.offset), uint64(t.entries)*8, at, "the table of a bitmap")
 		c.bitmaps = append(c.bitmaps, t)

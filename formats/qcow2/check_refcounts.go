@@ -73,20 +73,28 @@ func (c *checker) hasRefcounts(first, end int64) bool {
 	return false
 }
 
-// refcounts calls use with the reference counts that the file has for the clusters [first, end), but
-// not for those whose refcount block can't be found.
-func (c *checker) refcounts(first, end int64, use func(k int64, n uint64)) error {
+// refcounts calls use with the reference counts that the file has for the clusters [first, end), or
+// none with those that have no refcount block: their counts are 0. Clusters whose refcount block can't
+// be found are left out.
+func (c *checker) refcounts(first, end int64, use func(k int64, n uint64), none func(first, end int64)) error {
 	per := c.refcountsPerBlock()
 	perChunk := min(per, checkChunk*8>>c.refcountOrder)
 	for first < end {
 		stop := min(end, (first/perChunk+1)*perChunk)
-		switch block, good := c.refBlock(first / per); {
+		block, good := c.refBlock(first / per)
+		empty := block == 0
+		if !empty {
+			var err error
+			if empty, err = c.blocks.Empty(block, c.clusterSize()); err != nil {
+				return err
+			}
+		}
+		switch {
 		case !good:
 			first = stop
-		case block == 0:
-			for ; first < stop; first++ {
-				use(first, 0)
-			}
+		case empty:
+			none(first, stop)
+			first = stop
 		default:
 			in := first / perChunk * perChunk % per // of the block, where the chunk starts
 			p := c.buf[:perChunk<<c.refcountOrder>>3]

@@ -92,7 +92,7 @@ func (c *checker) collectSnapshots() error {
 	if len(list) > 0 && c.incompatible&featureDataFile != 0 {
 		c.corrupt(offSnapshots, 1, "an image with an external data file has snapshots")
 	}
-	room := c.fileSize
+	room, tables := c.fileSize, formats.NewTables(c.ctx, name, c.src)
 	for _, s := range list {
 		if c.version >= 3 && s.extra < minExtraV3 {
 			c.corrupt(s.l1.at, 1, fmt.Sprintf("snapshot %q has %d bytes of extra data, must have %d", s.Name, s.extra, minExtraV3))
@@ -108,6 +108,11 @@ func (c *checker) collectSnapshots() error {
 		n := int64(s.l1.entries) * 8
 		if room -= n; room < 0 {
 			return formats.Corrupt(name, s.l1.at, "the L1 tables of the snapshots are larger than the file")
+		}
+		if n > 0 && s.l1.offset < uint64(c.fileSize) {
+			if _, err := tables.Add(int64(s.l1.offset), n, s.l1.at); err != nil {
+				return err
+			}
 		}
 		c.region(s.l1.offset, uint64(n), s.l1.at, fmt.Sprintf("the L1 table of snapshot %q", s.Name))
 		if err := c.collectL1(s.l1, false); err != nil {

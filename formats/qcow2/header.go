@@ -176,8 +176,8 @@ func (f *firstCluster) compat() string {
 	return ""
 }
 
-// properties are named and ordered as in qemu-img info, which lists bitmaps where they are counted
-// here.
+// properties are named and ordered as in qemu-img info, which lists the bitmaps where they are
+// counted here.
 func (f *firstCluster) properties() []formats.Property {
 	if f.compat() == "" {
 		return nil
@@ -190,7 +190,7 @@ func (f *firstCluster) properties() []formats.Property {
 		add("lazy refcounts", f.compatible&compatLazyRefcounts != 0)
 	}
 	if b, err := parseBitmapsExtension(f.bitmaps); err == nil && f.autoclear&autoclearBitmaps != 0 {
-		add("bitmaps", int64(b.count))
+		add("bitmap count", int64(b.count))
 	}
 	add("refcount bits", int64(1)<<min(f.refcountOrder, maxRefcountOrder))
 	if cipher := map[uint32]string{cryptAES: "aes", cryptLUKS: "luks"}[f.cryptMethod]; cipher != "" {

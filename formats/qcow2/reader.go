@@ -169,5 +169,25 @@ func (m *table) readL1(ctx context.Context, src formats.Source) error {
 	if tables > m.fileSize>>m.clusterBits {
 		return formats.Corrupt(name, int64(m.l1Offset), "the L1 table has %d L2 tables, the file has room for %d", tables, m.fileSize>>m.clusterBits)
 	}
+	return m.dropEmpty(formats.NewTables(ctx, name, src))
+}
+
+// dropEmpty removes the L2 tables that lie in holes of the file: all their entries are zero, as if
+// there were no table. Others are bounded by what the file holds.
+func (m *table) dropEmpty(tables *formats.Tables) error {
+	for i := 0; i < len(m.l1); i += 8 {
+		e := binary.BigEndian.Uint64(m.l1[i:])
+		off := int64(e & entryOffset)
+		if off == 0 || e&l1Reserved != 0 || off&(m.clusterSize()-1) != 0 || off > m.fileSize-m.clusterSize() {
+			continue // nothing, or for Map to refuse
+		}
+		empty, err := tables.Add(off, m.clusterSize(), int64(m.l1Offset)+int64(i))
+		if err != nil {
+			return err
+		}
+		if empty {
+			clear(m.l1[i:][:8])
+		}
+	}
 	return nil
 }

@@ -17,6 +17,7 @@ type checker struct {
 	src   formats.Source
 	found func(formats.Finding)
 	header
+	holes  *formats.Holes
 	used   *bitmap.Bitmap // by cluster of the file
 	result formats.Checked
 }
@@ -32,7 +33,7 @@ func check(ctx context.Context, src formats.Source, found func(formats.Finding))
 	if clusters > maxChecked {
 		return formats.Checked{}, formats.Unsupported(name, -1, "checking a file of %d clusters (at most %d)", clusters, maxChecked)
 	}
-	c := &checker{ctx: ctx, src: src, found: found, header: f.header, used: bitmap.New(clusters)}
+	c := &checker{ctx: ctx, src: src, found: found, header: f.header, holes: formats.NewHoles(ctx, name, src), used: bitmap.New(clusters)}
 	c.result.Clusters = int64((f.imageSize + uint64(f.clusterSize) - 1) / uint64(f.clusterSize))
 	c.result.End = int64(min(f.headerEnd(), uint64(src.Size())))
 	c.use(c.l1Offset, int64(c.tableSize), "the L1 table", int64(c.l1Offset))
@@ -47,6 +48,11 @@ func check(ctx context.Context, src formats.Source, found func(formats.Finding))
 func (c *checker) entries(off uint64, what string, visit func(at int64, entry uint64) error) error {
 	p := make([]byte, min(c.tableBytes(), maxSlice))
 	for at := int64(off); at < int64(off)+c.tableBytes(); at += int64(len(p)) {
+		if empty, err := c.holes.Empty(at, int64(len(p))); err != nil {
+			return err
+		} else if empty {
+			continue
+		}
 		if err := formats.ReadAt(c.ctx, name, c.src, p, at, what); err != nil {
 			return err
 		}

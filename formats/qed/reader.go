@@ -84,6 +84,25 @@ func (t *table) readL1(ctx context.Context, src formats.Source) error {
 	if room := t.fileSize / t.tableBytes(); tables > room {
 		return formats.Corrupt(name, int64(t.l1Offset), "the L1 table has %d L2 tables, the file has room for %d", tables, room)
 	}
+	return t.dropEmpty(formats.NewTables(ctx, name, src))
+}
+
+// dropEmpty removes the L2 tables that lie in holes of the file: all their entries are holes, as if
+// there were no table. Others are bounded by what the file holds.
+func (t *table) dropEmpty(tables *formats.Tables) error {
+	for i := 0; i < len(t.l1); i += entrySize {
+		l2 := binary.LittleEndian.Uint64(t.l1[i:])
+		if l2 == entryHole || !t.inFile(l2, t.tableBytes(), t.fileSize) {
+			continue // nothing, or for Map to refuse
+		}
+		empty, err := tables.Add(int64(l2), t.tableBytes(), int64(t.l1Offset)+int64(i))
+		if err != nil {
+			return err
+		}
+		if empty {
+			clear(t.l1[i:][:entrySize])
+		}
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package vdi_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math"
@@ -57,6 +58,7 @@ func TestHostile(t *testing.T) {
 
 		{"data past the end", tiny().u32(344, math.MaxUint32), formats.ErrCorrupt, "has 4 stored blocks, the file has room for 0 (at file offset 512)", true},
 		{"block shared", tiny().u32(384, 64).sharing(64).u64(368, 64*4096), formats.ErrCorrupt, "has 64 stored blocks, the file has room for 4", true},
+		{"block stored twice", tiny().entry(2, 1), formats.ErrCorrupt, "block 2 is stored where another one is, as block 1 (at file offset 520)", true},
 		{"block past the end", tiny().entry(1, 4), formats.ErrCorrupt, "block 1 is stored past the end of the file, as block 4 (at file offset 516)", true},
 		{"block far past the end", tiny().entry(1, 0xfffffffd), formats.ErrCorrupt, "block 1 is stored past the end of the file, as block 4294967293", true},
 		{"block cut", tiny()[:end-1], formats.ErrCorrupt, "block 3 is stored past the end", true},
@@ -79,9 +81,10 @@ func (p imageBytes) sharing(n int) imageBytes {
 // largest offsets don't overflow.
 func TestLargest(t *testing.T) {
 	const blocks, block = 8 << 20, 256 << 20
-	p := tiny()[:tinyData].u32(376, block).u32(380, block).u32(344, math.MaxUint32).u32(384, blocks).u64(368, blocks*block)
+	p := tiny().entry(1, math.MaxUint32).entry(2, math.MaxUint32).entry(3, math.MaxUint32)[:tinyData].u32(376, block).u32(380, block).u32(344, math.MaxUint32).u32(384, blocks).u64(368, blocks*block)
+	unused := bytes.Repeat([]byte{0xff}, blocks*4)
 	sparse := func(p imageBytes) formats.Source {
-		return formatstest.NewSparseSource(1<<63-1, formatstest.Piece{Data: p})
+		return formatstest.NewSparseSource(1<<63-1, formatstest.Piece{Offset: tinyMap, Data: unused}, formatstest.Piece{Data: p})
 	}
 	img, err := vdi.Format().Open(context.Background(), sparse(p.entry(0, 0xfffffffd)), nil)
 	if err != nil {

@@ -4,7 +4,7 @@
 // its name, and is refused.
 //
 // An open image holds its block map: 4 bytes per block, which is 4 MiB for a disk of 1 TiB, and at
-// most 32 MiB. Check holds that and one bit for each block.
+// most 32 MiB. Opening and Check take one bit more for each block.
 //
 // Where this package and QEMU differ: blocks may have any power of two from 512 bytes to 256 MiB and may be
 // preceded by extra bytes, as in VirtualBox, while QEMU knows blocks of 1 MiB only and overlooks the
@@ -19,6 +19,7 @@ import (
 	"errors"
 	"math"
 
+	"imgferry/bitmap"
 	"imgferry/formats"
 	"imgferry/formats/mapped"
 )
@@ -112,17 +113,32 @@ func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.
 	return mapped.New(mapped.Config{Reader: mapped.NewReader(ctx, name, src), Size: int64(h.diskSize), Table: t, Holes: h.typ == typeStatic}), nil
 }
 
-// checkShared refuses a map that stores more blocks than the file has room for: blocks are shared,
-// and a small file would be a large disk of data. The last block may be cut.
+// checkShared refuses a map that stores more blocks than the file has room for, or two in one place:
+// who writes to one would change the other, and a small file would be a large disk of data. The last
+// block may be cut.
 func (t *table) checkShared() error {
 	var stored int64
-	for i := 0; i < len(t.blockMap); i += entrySize {
-		if binary.LittleEndian.Uint32(t.blockMap[i:]) < entryDiscarded {
-			stored++
+	twice := int64(-1)                  // the first block that is stored where another is
+	used := bitmap.New(int64(t.blocks)) // stored blocks; no writer numbers more than the disk has
+	for i := range int64(t.blocks) {
+		e := t.entry(i)
+		if e >= entryDiscarded {
+			continue
+		}
+		stored++
+		switch {
+		case int64(e) >= used.Len():
+		case used.Get(int64(e)) && twice < 0:
+			twice = i
+		default:
+			used.Set(int64(e))
 		}
 	}
 	if room := (max(t.fileSize-int64(t.dataOffset), 0) + t.stride() - 1) / t.stride(); stored > room {
 		return formats.Corrupt(name, int64(t.mapOffset), "the block map has %d stored blocks, the file has room for %d", stored, room)
+	}
+	if twice >= 0 {
+		return formats.Corrupt(name, int64(t.mapOffset)+twice*entrySize, "block %d is stored where another one is, as block %d", twice, t.entry(twice))
 	}
 	return nil
 }

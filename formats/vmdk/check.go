@@ -20,7 +20,7 @@ const windowSectors = 1 << 28
 // of compressed ones, agreement of the two grain directories, overlaps, and what nothing uses. It
 // reads all tables two times and a marker for each compressed grain.
 func check(ctx context.Context, src formats.Source, found func(formats.Finding)) (formats.Checked, error) {
-	c := checker{ctx: ctx, src: src, found: found, size: src.Size()}
+	c := checker{ctx: ctx, src: src, found: found, holes: formats.NewHoles(ctx, name, src), size: src.Size()}
 	h, err := readHead(ctx, src)
 	if err == nil && h.described {
 		err = classless(h.check())
@@ -53,6 +53,7 @@ type checker struct {
 	src   formats.Source
 	size  int64 // of the file, bytes
 	found func(formats.Finding)
+	holes *formats.Holes
 	sums  formats.Checked
 }
 
@@ -108,18 +109,26 @@ func (c *checker) extent() error {
 // directory reads a grain directory; what is wrong with it is a finding, and its entries are nil.
 func (c *checker) directory(offset uint64, at int64) (directory, error) {
 	dir, err := readDirectory(c.ctx, c.src, c.header, offset, at)
+	if err == nil {
+		err = dir.bound(c.ctx, c.src, c.header, func(int64) {})
+	}
 	if err != nil {
 		return directory{}, c.report(err)
 	}
 	return dir, nil
 }
 
-// table reads the grain table of entry i of dir, or nil if there is none.
+// table reads the grain table of entry i of dir, or nil if there is none, or all of it is zeros in a
+// hole of the file.
 func (c *checker) table(dir directory, i int64) ([]byte, error) {
 	if dir.entries == nil || dir.at(i) == 0 {
 		return nil, nil
 	}
-	return readAt(c.ctx, c.src, int64(dir.at(i))*sectorSize, c.tableBytes(), "a grain table")
+	off := int64(dir.at(i)) * sectorSize
+	if empty, err := c.holes.Empty(off, c.tableBytes()); empty || err != nil {
+		return nil, err
+	}
+	return readAt(c.ctx, c.src, off, c.tableBytes(), "a grain table")
 }
 
 // compare looks for tables in which the two directories differ.
@@ -139,11 +148,19 @@ func (c *checker) compare(primary, redundant directory) error {
 		if err != nil {
 			return err
 		}
-		if !bytes.Equal(a, b) {
+		if !c.alike(a, b) {
 			c.bad(int64(c.rgdOffset)*sectorSize+i*entryBytes, "the redundant grain table for disk offset %d differs from the primary one", i*c.tableSpan())
 		}
 	}
 	return nil
+}
+
+// alike compares two tables, of which nil is one of zeros.
+func (c *checker) alike(a, b []byte) bool {
+	if a == nil || b == nil {
+		a, b = append(a, b...), make([]byte, max(len(a), len(b)))
+	}
+	return bytes.Equal(a, b)
 }
 
 // grains calls visit for each grain of dir that takes room in the file. at is where its entry lies.
@@ -281,7 +298,8 @@ func (c *checker) claimDirectory(u *usage, dir directory, offset uint64, what st
 	}
 	c.claim(u, int64(offset)*sectorSize, int64(len(dir.entries)), "the %s directory", what)
 	for i := range dir.count() {
-		if e := dir.at(i); e != 0 {
+		// The file may have millions of tables in other windows.
+		if e := dir.at(i); e != 0 && u.holds(int64(e), c.tableBytes()) {
 			c.claim(u, int64(e)*sectorSize, c.tableBytes(), "the %s table for disk offset %d", what, i*c.tableSpan())
 		}
 	}
@@ -332,6 +350,12 @@ func mask(a, b int64) (m uint64, next int64) {
 // clip returns what lies in the window of the sectors [from, to), counted from its start.
 func (u *usage) clip(from, to int64) (a, b int64) {
 	return max(from-u.start, 0), min(to-u.start, int64(len(u.words))*64)
+}
+
+// holds reports whether any of the n bytes at the sector from lies in the window.
+func (u *usage) holds(from, n int64) bool {
+	a, b := u.clip(from, from+roundUp(n)/sectorSize)
+	return a < b
 }
 
 // claim marks the sectors [from, to) and reports whether all were free; else none is marked.

@@ -82,7 +82,7 @@ type head struct {
 // readHead reads the header and the descriptor, and nothing else. What could be read is filled in
 // even if there is an error.
 func readHead(ctx context.Context, src formats.Source) (head, error) {
-	var h head
+	h := head{descriptor: descriptor{parentCID: noParent}} // until a descriptor says otherwise
 	p, err := readAt(ctx, src, 0, min(probeBytes, src.Size()), "the header")
 	if err != nil {
 		return h, err

@@ -39,6 +39,10 @@ func openSparse(ctx context.Context, src formats.Source, h header, several int) 
 	if err != nil {
 		return nil, err
 	}
+	// All grains of an empty table are not stored, as if there were no table.
+	if err := dir.bound(ctx, src, h, func(i int64) { clear(dir.entries[i*entryBytes:][:entryBytes]) }); err != nil {
+		return nil, err
+	}
 	s := &sparse{header: h, length: h.bytes(), fileSize: src.Size(), dir: dir}
 	cached := min(tableCacheBytes/h.tableBytes(), tableCacheEntries) / int64(several)
 	s.tables = mapped.NewCache(int(max(cached, 1)), s.loadTable)
@@ -62,6 +66,29 @@ type directory struct {
 func (d directory) at(i int64) uint32 { return binary.LittleEndian.Uint32(d.entries[i*entryBytes:]) }
 
 func (d directory) count() int64 { return int64(len(d.entries)) / entryBytes }
+
+// bound refuses more tables than the file holds data for, and calls empty for the entries of those
+// that lie in holes of the file.
+func (d directory) bound(ctx context.Context, src formats.Source, h header, empty func(i int64)) error {
+	if d.rebuilt != nil {
+		return nil
+	}
+	tables := formats.NewTables(ctx, name, src)
+	for i := range d.count() {
+		e := d.at(i)
+		if e == 0 {
+			continue
+		}
+		hole, err := tables.Add(int64(e)*sectorSize, h.tableBytes(), -1)
+		if err != nil {
+			return err
+		}
+		if hole {
+			empty(i)
+		}
+	}
+	return nil
+}
 
 // openDirectory returns the first grain directory that is usable: the primary one, the redundant
 // one, one rebuilt from the markers of a stream. A failed read is no reason to try the next.

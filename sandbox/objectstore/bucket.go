@@ -124,7 +124,7 @@ func (s *Store) CreateBucket(name string) error {
 // writeBucket makes an empty bucket in dir, which nobody else looks at yet.
 func (s *Store) writeBucket(dir string, rec bucketRecord) error {
 	for _, sub := range []string{"objects", "uploads"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o777); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return err
 		}
 	}

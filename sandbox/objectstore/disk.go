@@ -47,10 +47,10 @@ func (d disk) at(step string) {
 
 // claim locks the directory, and prepares it if it is empty. The result unlocks it.
 func (d disk) claim() (_ io.Closer, err error) {
-	if err := os.MkdirAll(d.root, 0o777); err != nil {
+	if err := os.MkdirAll(d.root, 0o700); err != nil {
 		return nil, err
 	}
-	lock, err := os.OpenFile(d.path(lockFile), os.O_RDWR|os.O_CREATE, 0o666)
+	lock, err := os.OpenFile(d.path(lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (d disk) prepare() error {
 		}
 	}
 	for _, name := range []string{bucketsDir, segmentsDir, tempDir} {
-		if err := os.MkdirAll(d.path(name), 0o777); err != nil {
+		if err := os.MkdirAll(d.path(name), 0o700); err != nil {
 			return err
 		}
 	}
@@ -154,7 +154,7 @@ func (d disk) appendRecord(path string, v any) error {
 
 func (d disk) writeTemp(p []byte) (path string, err error) {
 	path = d.tempPath()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return "", err
 	}

@@ -249,7 +249,7 @@ func (w *segmentWriter) create() error {
 	if err := w.id.UnmarshalText([]byte(randomHex(len(w.id)))); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(w.segments.path(w.id), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := os.OpenFile(w.segments.path(w.id), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

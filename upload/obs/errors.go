@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 
 	"github.com/minio/minio-go/v7"
 
@@ -56,6 +58,7 @@ var classes = map[string]error{
 	"InvalidAccessKeyId":    upload.ErrDenied,
 	"InvalidToken":          upload.ErrDenied,
 	"InvalidSecurityToken":  upload.ErrDenied,
+	"RequestTimeTooSkewed":  upload.ErrClock,
 	"SignatureDoesNotMatch": upload.ErrDenied,
 	"PreconditionFailed":    upload.ErrReplaced,
 	"NoSuchBucket":          upload.ErrNoBucket,
@@ -65,7 +68,7 @@ var classes = map[string]error{
 
 // sentences replace messages that do not help.
 var sentences = map[string]string{
-	"RequestTimeTooSkewed":      "this machine's clock differs too much from the store's (more than 15 minutes): set the clock",
+	"Conflict":                  "it is in conflict with something else that is under way", // minio-go's, of an answer without a body
 	"VirtualHostDomainRequired": "the store wants the bucket in the host name, not in the path",
 }
 
@@ -170,6 +173,13 @@ func temporaryStatus(status int) bool {
 	return status >= 500
 }
 
+// isCut reports a connection that ended in the middle of a request. minio-go replaces io.EOF by a text
+// with the URL.
+func isCut(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) ||
+		strings.HasPrefix(err.Error(), "Connection closed by foreign host")
+}
+
 // fromFailure fills e from the failure to get an answer, or to read all of it.
 func fromFailure(e *upload.Error, err error) {
 	var (
@@ -198,8 +208,8 @@ func fromFailure(e *upload.Error, err error) {
 		e.Message = "there is no host " + name.Name
 	case isRequest:
 		e.Temporary = true
-		if strings.HasPrefix(request.Err.Error(), "Connection closed by foreign host") {
-			e.Err = errCut // minio-go replaces io.EOF by a text with the URL
+		if isCut(request.Err) {
+			e.Err = errCut
 		}
 	case errors.Is(err, errNoReply):
 		e.Temporary = true

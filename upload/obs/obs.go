@@ -275,7 +275,7 @@ func (b *Bucket) Complete(ctx context.Context, key, uploadID string, parts []upl
 // Abort ends an upload. One that does not exist is ended.
 func (b *Bucket) Abort(ctx context.Context, key, uploadID string) error {
 	ctx, seen := observe(ctx)
-	err := b.wrapUpload("abort the upload", key, seen, b.core.AbortMultipartUpload(ctx, b.name, key, uploadID))
+	err := b.wrapUpload("abort the upload", key, seen, seen.deleted(b.core.AbortMultipartUpload(ctx, b.name, key, uploadID)))
 	if errors.Is(err, upload.ErrNoUpload) {
 		return nil
 	}
@@ -286,6 +286,9 @@ func (b *Bucket) Abort(ctx context.Context, key, uploadID string) error {
 func (b *Bucket) Stat(ctx context.Context, key string) (upload.Object, error) {
 	ctx, seen := observe(ctx)
 	info, err := b.core.StatObject(ctx, b.name, key, minio.StatObjectOptions{})
+	if err != nil && seen.status == http.StatusOK {
+		err = errNoReply // minio-go tells of the header that it misses first
+	}
 	if err != nil {
 		return upload.Object{}, b.wrap("look up the object", key, seen, err)
 	}
@@ -305,6 +308,9 @@ func (b *Bucket) Put(ctx context.Context, key string, body io.ReadSeeker, size i
 	info, err := b.core.PutObject(ctx, b.name, key, reader, size, base64MD5(sum), "", minio.PutObjectOptions{
 		UserMetadata: meta,
 	})
+	if err == nil && info.ETag == "" {
+		err = errNoReply
+	}
 	return info.ETag, b.wrap("put the object", key, seen, err)
 }
 
@@ -334,7 +340,7 @@ func (b *Bucket) Get(ctx context.Context, key string, offset, length int64) (io.
 // Remove deletes an object. One that does not exist is deleted.
 func (b *Bucket) Remove(ctx context.Context, key string) error {
 	ctx, seen := observe(ctx)
-	err := b.wrap("remove the object", key, seen, b.core.RemoveObject(ctx, b.name, key, minio.RemoveObjectOptions{}))
+	err := b.wrap("remove the object", key, seen, seen.deleted(b.core.RemoveObject(ctx, b.name, key, minio.RemoveObjectOptions{})))
 	if errors.Is(err, upload.ErrNoObject) {
 		return nil
 	}

@@ -259,7 +259,7 @@ func TestAnswers(t *testing.T) {
 		{"403 AccessDenied", 403, "", xmlError("AccessDenied"), upload.ErrDenied, false, "access denied"},
 		{"403 InvalidAccessKeyId", 403, "", xmlError("InvalidAccessKeyId"), upload.ErrDenied, false, "access denied"},
 		{"403 SignatureDoesNotMatch", 403, "", xmlError("SignatureDoesNotMatch"), upload.ErrDenied, false, "access denied"},
-		{"403 RequestTimeTooSkewed", 403, "", xmlError("RequestTimeTooSkewed"), nil, false, "set the clock"},
+		{"403 RequestTimeTooSkewed", 403, "", xmlError("RequestTimeTooSkewed"), upload.ErrClock, false, "set the clock"},
 		{"403 without a word", 403, "", "", upload.ErrDenied, false, "access denied"},
 		{"404 NoSuchBucket", 404, "", xmlError("NoSuchBucket"), upload.ErrNoBucket, false, "the bucket does not exist"},
 		{"400 RequestTimeout", 400, "", xmlError("RequestTimeout"), nil, true, "RequestTimeout"},

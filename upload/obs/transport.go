@@ -69,6 +69,15 @@ type seen struct {
 	retryAfter time.Duration
 }
 
+// deleted is err, the outcome of a DELETE, unless the answer is not the one that says so (S3 and OBS: 204):
+// whoever else may answer with 200.
+func (s *seen) deleted(err error) error {
+	if err == nil && s.status != http.StatusNoContent {
+		return errNoReply
+	}
+	return err
+}
+
 type seenKey struct{}
 
 // observe returns a context that collects what the transport sees.
