@@ -38,9 +38,9 @@ type checker struct {
 	l2      l2Tables
 	// holes are the file's, where tables may lie, and blocks those where refcount blocks may.
 	holes, blocks *formats.Holes
-	touched [maxWindows]bool // the windows that something uses
-	buf     []byte           // of checkChunk bytes
-	sum     formats.Checked
+	touched       [maxWindows]bool // the windows that something uses
+	buf           []byte           // of checkChunk bytes
+	sum           formats.Checked
 }
 
 // region is a run of metadata in the file, in bytes.

@@ -81,7 +81,7 @@ func (p imageBytes) sharing(n int) imageBytes {
 // largest offsets don't overflow.
 func TestLargest(t *testing.T) {
 	const blocks, block = 8 << 20, 256 << 20
-	p := tiny().entry(1, math.MaxUint32).entry(2, math.MaxUint32).entry(3, math.MaxUint32)[:tinyData].u32(376, block).u32(380, block).u32(344, math.MaxUint32).u32(384, blocks).u64(368, blocks*block)
+	p := tiny().entry(1, math.MaxUint32).entry(2, math.MaxUint32).entry(3, math.MaxUint32)[:tinyMap+16].u32(376, block).u32(380, block).u32(344, math.MaxUint32).u32(384, blocks).u64(368, blocks*block)
 	unused := bytes.Repeat([]byte{0xff}, blocks*4)
 	sparse := func(p imageBytes) formats.Source {
 		return formatstest.NewSparseSource(1<<63-1, formatstest.Piece{Offset: tinyMap, Data: unused}, formatstest.Piece{Data: p})

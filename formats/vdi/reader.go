@@ -9,7 +9,7 @@
 // Where this package and QEMU differ: blocks may have any power of two from 512 bytes to 256 MiB and may be
 // preceded by extra bytes, as in VirtualBox, while QEMU knows blocks of 1 MiB only and overlooks the
 // extra bytes; maps and data need no alignment. A map that overlaps the header or the data, and
-// blocks that lie past the end of the file, are errors here. A virtual size that is not a multiple
+// blocks that lie past the end of the file or in the place of another, are errors here. A virtual size that is not a multiple
 // of 512 is kept; QEMU rounds it up.
 package vdi
 
