@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
-	"time"
 )
 
 // programs measures the whole program on a disk of 10 GiB that holds the file data somewhere in it:
@@ -39,12 +38,12 @@ func programs(dir, data string, times int) error {
 	} {
 		var wall, cpu, peak []float64
 		for range times {
-			w, u, err := once(program, dir, c.args)
+			// A home of its own, so that nothing of the user's is touched.
+			took, err := runChild([]string{"HOME=" + dir, "XDG_STATE_HOME=", "XDG_CONFIG_HOME="}, append([]string{program}, c.args...)...)
 			if err != nil {
 				return err
 			}
-			wall, cpu = append(wall, w.Seconds()), append(cpu, seconds(u.Utime)+seconds(u.Stime))
-			peak = append(peak, float64(u.Maxrss)/1024) // getrusage(2): KiB on Linux
+			wall, cpu, peak = append(wall, took.Wall.Seconds()), append(cpu, took.CPU), append(peak, float64(took.PeakMB))
 			if err := os.RemoveAll(box); err != nil {
 				return err
 			}
@@ -52,18 +51,6 @@ func programs(dir, data string, times int) error {
 		fmt.Printf("%-38s %8.2f %9.2f %9.0f\n", c.name, median(wall), median(cpu), median(peak))
 	}
 	return os.Remove(out)
-}
-
-// once runs the program with a home of its own.
-func once(program, home string, args []string) (time.Duration, *syscall.Rusage, error) {
-	cmd := exec.Command(program, args...)
-	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_STATE_HOME=", "XDG_CONFIG_HOME=")
-	start := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return 0, nil, fmt.Errorf("%v: %v: %s", args, err, out)
-	}
-	took := time.Since(start)
-	return took, cmd.ProcessState.SysUsage().(*syscall.Rusage), nil
 }
 
 func seconds(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }

@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 )
 
 // rival is a pair of commands that do the same.
@@ -90,16 +88,9 @@ func race(r rival, pairs int) error {
 			if out != "" {
 				os.Remove(out)
 			}
-			cmd := exec.Command(args[0], args[1:]...)
-			var said bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &said, &said
-			start := time.Now()
-			if err := cmd.Run(); err != nil {
-				return sample{}, fmt.Errorf("%v: %v: %s", args, err, said.String())
-			}
-			u := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-			*peak = max(*peak, u.Maxrss)
-			return sample{time.Since(start), seconds(u.Utime) + seconds(u.Stime)}, nil
+			took, err := runChild(nil, args...)
+			*peak = max(*peak, took.PeakMB)
+			return sample{took.Wall, took.CPU}, err
 		}
 	}
 	as, bs, lost, err := inTurn(pairs, side(r.theirs, &peakA, r.outA), side(r.ours, &peakB, r.outB))
@@ -118,7 +109,7 @@ func race(r rival, pairs int) error {
 		ratios[i] = bs[i].wall.Seconds() / as[i].wall.Seconds()
 	}
 	fmt.Printf("%-33s %7.2f %7.2f %7.2f %8.2f %8.2f %9d %9d %d\n", r.name, median(walls(as)), median(walls(bs)), median(ratios),
-		median(cpus(as)), median(cpus(bs)), peakA>>10, peakB>>10, lost)
+		median(cpus(as)), median(cpus(bs)), peakA, peakB, lost)
 	return nil
 }
 
