@@ -177,7 +177,8 @@ func (a *app) secret(ctx context.Context, what string) (string, error) {
 	if !ok {
 		return readSecret(a.stdin, what)
 	}
-	before, err := term.GetState(int(f.Fd()))
+	fd := int(f.Fd()) // once: the goroutine below may outlive f
+	before, err := term.GetState(fd)
 	if err != nil {
 		return "", err
 	}
@@ -190,7 +191,7 @@ func (a *app) secret(ctx context.Context, what string) (string, error) {
 	// Nothing ends a read from a terminal but the user. After an interrupt the process ends, and this
 	// goroutine with it.
 	go func() {
-		text, err := term.ReadPassword(int(f.Fd()))
+		text, err := term.ReadPassword(fd)
 		typed <- line{text, err}
 	}()
 	select {
@@ -201,7 +202,7 @@ func (a *app) secret(ctx context.Context, what string) (string, error) {
 		}
 		return checkSecret(string(l.text), what)
 	case <-ctx.Done():
-		err := term.Restore(int(f.Fd()), before)
+		err := term.Restore(fd, before)
 		fmt.Fprintln(a.stderr)
 		return "", errors.Join(context.Cause(ctx), err)
 	}
