@@ -115,6 +115,9 @@ func (a *app) bar() func(snapshot) {
 		progressbar.OptionSetPredictTime(true),
 		progressbar.OptionSetWidth(30),
 		progressbar.OptionUseIECUnits(true),
+		// Until the total is known the bar is a spinner, which would otherwise be turned by a goroutine
+		// that nobody waits for, and that writes past a.mu.
+		progressbar.OptionSetSpinnerChangeInterval(0),
 	)
 	var total int64
 	// The bar's errors are those of a terminal that went away: there is nothing to show them on.
