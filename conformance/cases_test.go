@@ -124,6 +124,13 @@ func cases() []testCase {
 			make: func(m maker) made { return m.chain(top, base, 1+i%3) },
 		})
 	}
+	for i := range 12 {
+		flags := []string{"", "-o zeroed_grain=on", "-o subformat=twoGbMaxExtentSparse"}[i%3]
+		list = append(list, testCase{
+			name: fmt.Sprintf("chain %d vmdk on vmdk %s", i, flags), format: "vmdk",
+			make: func(m maker) made { return m.deltas(flags, 1+i%4) },
+		})
+	}
 	for i := range 10 {
 		list = append(list, testCase{
 			name: fmt.Sprintf("snapshot %d", i), format: "qcow2",
@@ -271,6 +278,18 @@ func (m maker) chain(top, base string, depth int) made {
 	}
 	if silent {
 		k.backingFormat = base
+	}
+	return k
+}
+
+// deltas is a VMDK on depth others, all of one size: VMware wants that.
+func (m maker) deltas(flags string, depth int) made {
+	size := int64(4<<20 + m.r.Int64N(4<<20)&^511)
+	k := m.converted("vmdk", flags, m.content("src.raw", size, "sparse"))
+	for range depth {
+		below := k
+		k = m.written("vmdk", flags, fmt.Sprintf("-b %s -F vmdk", below.path), size)
+		k.files = append(k.files, below.files...)
 	}
 	return k
 }

@@ -38,6 +38,9 @@ type Run struct {
 	Host int64
 	// File is which of Config.Files holds it, from 1, for Data; 0 is the image's own file.
 	File int
+	// Unplaced says that Data is not in the file as it is, but as its Reader shows it (with a log that
+	// was replayed, for example): no HostOffset is told.
+	Unplaced bool
 	// Entries is the table's own, from the run's first cluster on, for Encoded.
 	Entries []byte
 }
@@ -189,7 +192,7 @@ func (m *image) fillBelow(p []byte, off int64) error {
 	}
 	n := min(int64(len(p)), m.Below.Size()-off)
 	if _, err := m.Below.ReadAt(p[:n:n], off); err != nil && err != io.EOF {
-		return fmt.Errorf("in %q: %w", m.BelowName, m.Reader.Cause(err))
+		return InFile(m.BelowName, m.Reader.Cause(err))
 	}
 	clear(p[n:])
 	return nil
@@ -238,6 +241,9 @@ func (m *image) extent(off int64, r Run) formats.Extent {
 	e := formats.Extent{Offset: off, Length: r.Length, HostOffset: -1}
 	switch r.Kind {
 	case Data:
+		if r.Unplaced {
+			break
+		}
 		e.HostOffset = r.Host
 		if r.File > 0 {
 			e.File = m.Files[r.File-1].Name

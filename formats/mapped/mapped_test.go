@@ -89,6 +89,22 @@ func TestLayers(t *testing.T) {
 	}
 }
 
+// TestUnplaced: the bytes are where the reader says, but not in the file as it is.
+func TestUnplaced(t *testing.T) {
+	m := mapped.New(mapped.Config{
+		Reader: mapped.NewReader(context.Background(), "test", formatstest.NewSource([]byte("abcdef"))), Size: 5,
+		Table: table{{Kind: mapped.Data, Length: 2, Host: 1}, {Kind: mapped.Data, Length: 1, Host: 3, Unplaced: true}, {Kind: mapped.Data, Length: 1, Host: 0, Unplaced: true}, {Kind: mapped.Data, Length: 1, Host: 5}},
+	})
+	defer m.Close()
+	p := make([]byte, 5)
+	if _, err := m.ReadAt(p, 0); err != nil || string(p) != "bcdaf" {
+		t.Errorf("%q, %v", p, err)
+	}
+	if got, want := formatstest.Extents(t, m), []formats.Extent{{Length: 2, HostOffset: 1}, {Offset: 2, Length: 2, HostOffset: -1}, {Offset: 4, Length: 1, HostOffset: 5}}; !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 func TestClose(t *testing.T) {
 	m := layers(t, context.Background())
 	if err := m.Close(); err != nil {

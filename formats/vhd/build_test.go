@@ -44,6 +44,12 @@ type spec struct {
 	noCopy   bool // no copy of the footer at the start
 	parent   string
 	relative string // the parent's relative path
+	id       string // 16 bytes
+	stamp    uint32
+	parentID string // 16 bytes
+	parentAt uint32 // the parent's time stamp
+	// partial says which sectors of a stored block are there, in a differencing disk.
+	partial map[int]func(sector int) bool
 }
 
 func (s spec) footer() image {
@@ -53,7 +59,7 @@ func (s spec) footer() image {
 		f.u64(16, 512)
 	}
 	f.u64(40, uint64(s.size)).u64(48, uint64(s.size))
-	f.u32(56, uint32(s.chs[0])<<16|uint32(s.chs[1])<<8|uint32(s.chs[2])).u32(60, cmp.Or(s.kind, 3)).str(68, "0123456789abcdef")
+	f.u32(56, uint32(s.chs[0])<<16|uint32(s.chs[1])<<8|uint32(s.chs[2])).u32(60, cmp.Or(s.kind, 3)).str(68, cmp.Or(s.id, "0123456789abcdef")).u32(24, s.stamp)
 	return f.sum(0, 512, 64)
 }
 
@@ -82,7 +88,7 @@ func (s spec) make() image {
 		var data []byte
 		for _, i := range s.stored {
 			binary.BigEndian.PutUint32(table[i*4:], uint32((len(p)+len(table)+len(data))/512))
-			data = append(append(data, bitmap...), make([]byte, block)...)
+			data = append(append(data, s.bitmap(i, bitmap)...), make([]byte, block)...)
 			copy(data[len(data)-block:], s.content[i*block:])
 		}
 		p = append(append(p, table...), data...)
@@ -93,9 +99,40 @@ func (s spec) make() image {
 	return append(p, footer...)
 }
 
+// bitmap is the sector bitmap of block i, of the size of all, which has all bits set. The first sector is bit 7.
+func (s spec) bitmap(i int, all []byte) []byte {
+	has := s.partial[i]
+	if has == nil {
+		return all
+	}
+	p := make([]byte, len(all))
+	for k := range cmp.Or(s.block, 4096) / 512 {
+		if has(k) {
+			p[k/8] |= 0x80 >> (k % 8)
+		}
+	}
+	return p
+}
+
+// over is what a differencing disk reads as over its parent, which holds the bytes of below.
+func (s spec) over(below []byte) []byte {
+	p := append([]byte(nil), below[:s.size]...)
+	for _, i := range s.stored {
+		block := cmp.Or(s.block, 4096)
+		for k := range block / 512 {
+			at := i*block + k*512
+			if has := s.partial[i]; at < len(p) && (has == nil || has(k)) {
+				copy(p[at:min(at+512, len(p))], s.content[at:])
+			}
+		}
+	}
+	return p
+}
+
 func (s spec) header(block, entries int) image {
 	h := make(image, 1024)
 	h.str(0, "cxsparse").u64(8, 1<<64-1).u64(16, tableAt).u32(24, 1<<16).u32(28, uint32(entries)).u32(32, uint32(block))
+	h.str(40, s.parentID).u32(56, s.parentAt)
 	for i, r := range s.parent {
 		h[64+2*i+1] = byte(r)
 	}

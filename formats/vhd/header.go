@@ -2,7 +2,6 @@ package vhd
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -13,8 +12,9 @@ import (
 
 // Format returns the format of VHD files, called "vpc" as QEMU calls it.
 //
-// Open refuses differencing disks by name (formats.ErrUnsupported). Info answers for them, and lists
-// the parent disk among the names.
+// The parent of a differencing disk is opened by the Resolver, by the name relative to the file if there is one, and
+// must have the identity that the disk says. Names with drives or shares are formats.ErrNotAllowed, as are all
+// without a Resolver. Info lists the parent among the names.
 func Format() formats.Format {
 	return formats.Format{Name: name, Probe: probe, Open: open, Info: info, Check: check}
 }
@@ -62,7 +62,6 @@ type headers struct {
 	// at its start stands in for the footer.
 	dataEnd int64
 	dynamicHeader
-	parent string // the parent disk's name
 }
 
 // readHeaders reads the footer and the dynamic disk header, and nothing else. The fields that could
@@ -91,7 +90,7 @@ func readHeaders(ctx context.Context, src formats.Source) (headers, error) {
 		return h, err
 	}
 	if h.diskType == typeDifferencing {
-		if h.parent, err = h.readParentName(ctx, src); err != nil {
+		if err := h.readParent(ctx, src, at); err != nil {
 			return h, err
 		}
 	}
@@ -137,50 +136,9 @@ func (h *headers) checkFixed() error {
 	return nil
 }
 
-// readParentName returns the parent disk's name: the relative path if there is one, then the
-// absolute path, then the name in the header ("Identification of the Parent Hard Disk Image").
-func (h *headers) readParentName(ctx context.Context, src formats.Source) (string, error) {
-	size := uint64(src.Size())
-	for _, platform := range []string{platformRelative, platformAbsolute} {
-		for _, l := range h.locators {
-			if l.platform != platform || l.length > maxLocatorBytes || l.offset > size || uint64(l.length) > size-l.offset {
-				continue
-			}
-			p := make([]byte, l.length)
-			if err := formats.ReadAt(ctx, name, src, p, int64(l.offset), "the parent disk's name"); err != nil {
-				return "", err
-			}
-			if s := decodeUTF16(p, binary.LittleEndian); s != "" {
-				return s, nil
-			}
-		}
-	}
-	return h.parentName, nil
-}
-
-// refs lists the other files that the image needs.
-func (h *headers) refs() []formats.Ref {
-	if h.diskType != typeDifferencing {
-		return nil
-	}
-	return []formats.Ref{{Kind: formats.Parent, Name: h.parent, Format: name}}
-}
-
-// checkParent refuses differencing disks.
-func (h *headers) checkParent() error {
-	if h.diskType != typeDifferencing {
-		return nil
-	}
-	return formats.Unsupported(name, h.where.off+offDiskType,
-		"the disk holds the differences from the parent disk %q, which is not followed yet: merge the two first", h.parent)
-}
-
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	h, err := readHeaders(ctx, src)
-	switch {
-	case err == nil:
-		err = h.checkParent()
-	case !errors.Is(err, formats.ErrCorrupt) && !errors.Is(err, formats.ErrUnsupported):
+	if err != nil && !errors.Is(err, formats.ErrCorrupt) && !errors.Is(err, formats.ErrUnsupported) {
 		return formats.Info{}, err
 	}
 	return formats.Info{
@@ -202,13 +160,17 @@ func (h *headers) properties() []formats.Property {
 	if h.bySize() {
 		sizeBy = "current size"
 	}
-	return []formats.Property{
+	list := []formats.Property{
 		{Name: "subformat", Value: h.subformat()},
 		{Name: "creator", Value: strings.TrimRight(h.creator, " \x00")},
 		{Name: "size by", Value: sizeBy},
 		{Name: "current size", Value: h.current},
 		{Name: "geometry", Value: fmt.Sprintf("%d/%d/%d", h.cylinders, h.heads, h.sectors)},
-		{Name: "unique id", Value: fmt.Sprintf("%x-%x-%x-%x-%x", h.id[:4], h.id[4:6], h.id[6:8], h.id[8:10], h.id[10:])},
+		{Name: "unique id", Value: uuid(h.id)},
 		{Name: "saved state", Value: h.saved},
 	}
+	if h.diskType == typeDifferencing {
+		list = append(list, formats.Property{Name: "parent's unique id", Value: uuid(h.parent.id)})
+	}
+	return list
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
-	"strings"
-	"unicode/utf16"
 
 	"imgferry/formats"
 )
@@ -25,6 +23,7 @@ const (
 	oldFooterSize      = 511 // as written before Virtual PC 2004: the last reserved byte is missing
 	offFooterVersion   = 12
 	offDataOffset      = 16 // of the dynamic disk header, bytes
+	offTimeStamp       = 24 // of the disk, seconds since 2000
 	offCreator         = 28
 	creatorSize        = 4
 	offCurrentSize     = 48
@@ -54,6 +53,8 @@ const (
 	offMaxEntries     = 28
 	offBlockSize      = 32
 	offHeaderChecksum = 36
+	offParentID       = 40
+	offParentStamp    = 56
 	offParentName     = 64
 	parentNameSize    = 512
 	offLocators       = 576
@@ -86,6 +87,7 @@ const (
 type footer struct {
 	version            uint32
 	dataOffset         uint64
+	stamp              uint32
 	creator            string // 4 bytes
 	current            uint64 // size in bytes
 	cylinders          uint16
@@ -106,6 +108,7 @@ func parseFooter(p []byte) (f footer, known bool) {
 	f = footer{
 		version:    be.Uint32(p[offFooterVersion:]),
 		dataOffset: be.Uint64(p[offDataOffset:]),
+		stamp:      be.Uint32(p[offTimeStamp:]),
 		creator:    string(p[offCreator:][:creatorSize]),
 		current:    be.Uint64(p[offCurrentSize:]),
 		cylinders:  be.Uint16(p[offCylinders:]),
@@ -195,8 +198,9 @@ type dynamicHeader struct {
 	tableOffset uint64 // of the block allocation table, bytes
 	maxEntries  uint32
 	blockSize   uint32 // bytes
-	parentName  string
+	parentName  []byte // UTF-16
 	locators    []locator
+	parent      parentLink // of differencing disks
 }
 
 // locator says where another spelling of the parent's name lies.
@@ -222,7 +226,8 @@ func parseDynamicHeader(p []byte, at int64) (dynamicHeader, error) {
 		tableOffset: be.Uint64(p[offTableOffset:]),
 		maxEntries:  be.Uint32(p[offMaxEntries:]),
 		blockSize:   be.Uint32(p[offBlockSize:]),
-		parentName:  decodeUTF16(p[offParentName:][:parentNameSize], be),
+		parentName:  p[offParentName:][:parentNameSize],
+		parent:      parentLink{id: [16]byte(p[offParentID:]), stamp: be.Uint32(p[offParentStamp:])},
 	}
 	for i := range locatorCount {
 		l := p[offLocators+i*locatorSize:][:locatorSize]
@@ -233,16 +238,6 @@ func parseDynamicHeader(p []byte, at int64) (dynamicHeader, error) {
 		})
 	}
 	return h, nil
-}
-
-// decodeUTF16 reads p up to its end or the first NUL.
-func decodeUTF16(p []byte, order binary.ByteOrder) string {
-	var units []uint16
-	for ; len(p) >= 2; p = p[2:] {
-		units = append(units, order.Uint16(p))
-	}
-	s, _, _ := strings.Cut(string(utf16.Decode(units)), "\x00")
-	return s
 }
 
 // check refuses a table that doesn't fit the disk of size bytes or the file of fileSize bytes. The

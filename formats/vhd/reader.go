@@ -1,13 +1,16 @@
-// Package vhd reads Microsoft's VHD images, fixed and dynamic, which QEMU calls vpc.
+// Package vhd reads Microsoft's VHD images, fixed, dynamic and differencing, which QEMU calls vpc.
 //
-// It doesn't write, and follows no name found in an image: differencing disks are refused. It is not
-// for VHDX, which shares nothing with VHD but the name.
+// The parent of a differencing disk is opened through the Resolver only. It must have the unique id that the disk was
+// made for, must not be younger than the disk says, and have the same size, as Windows demands. It is
+// not for VHDX, which shares nothing with VHD but the name.
 //
 // An open image holds its block allocation table, at most 32 MiB: 4 MiB for the largest disk of the
-// usual 2 MiB blocks. Opening takes twice that for a moment.
+// usual 2 MiB blocks. Opening takes twice that for a moment. A differencing disk holds at most 4 MiB of sector
+// bitmaps besides.
 //
 // As for QEMU, an allocated block of a dynamic disk is data from end to end: the bits of its sector
 // bitmap have a meaning in differencing disks only. Where this package and QEMU differ:
+//   - QEMU (7.2) reads no differencing disks.
 //   - The footer at the end counts, as in the specification, and the copy at the start only if the
 //     footer is damaged. QEMU reads the copy first, and the footer only if there is none.
 //   - Footers of 511 bytes are read. Azure's "wa" disks go by their current size, as from QEMU 10 on.
@@ -29,22 +32,37 @@ import (
 	"imgferry/formats/mapped"
 )
 
-func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.Image, error) {
+func open(ctx context.Context, src formats.Source, res formats.Resolver) (formats.Image, error) {
 	h, err := readHeaders(ctx, src)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.checkParent(); err != nil {
+	return h.open(ctx, src, res)
+}
+
+// open opens the disk in src, with its parent if it has one.
+func (h *headers) open(ctx context.Context, src formats.Source, res formats.Resolver) (formats.Image, error) {
+	c := mapped.Config{Size: h.size(), Table: mapped.Flat{}, Holes: true}
+	if h.diskType == typeFixed {
+		c.Reader = mapped.NewReader(ctx, name, src)
+		return mapped.New(c), nil
+	}
+	b, err := readBlocks(ctx, src, *h)
+	if err != nil {
 		return nil, err
 	}
-	fixed := h.diskType == typeFixed
-	var t mapped.Table = mapped.Flat{}
-	if !fixed {
-		if t, err = readBlocks(ctx, src, h); err != nil {
+	c.Table, c.Holes = b, false
+	if h.diskType == typeDifferencing {
+		if c.Below, err = h.openParent(ctx, res); err != nil {
 			return nil, err
 		}
+		c.BelowName = h.parent.name
 	}
-	return mapped.New(mapped.Config{Reader: mapped.NewReader(ctx, name, src), Size: h.size(), Table: t, Holes: fixed}), nil
+	c.Reader = mapped.NewReader(ctx, name, src)
+	if h.diskType == typeDifferencing {
+		c.Table = newDifferences(b, c.Reader)
+	}
+	return mapped.New(c), nil
 }
 
 // blocks is the block allocation table of a dynamic disk.

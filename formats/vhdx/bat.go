@@ -23,6 +23,13 @@ func (d *disk) chunkBits() int {
 // bitmap (2.5).
 func (d *disk) entry(i int64) int64 { return i + i>>d.chunkBits() }
 
+// bitmapIndex is where in the BAT the sector bitmap is that says which sectors of payload block i are
+// stored.
+func (d *disk) bitmapIndex(i int64) int64 {
+	chunk := i >> d.chunkBits()
+	return (chunk+1)<<d.chunkBits() + chunk
+}
+
 // entries is how many entries the BAT has. In a differencing disk it ends with a whole chunk.
 func (d *disk) entries() int64 {
 	if d.hasParent {
@@ -46,21 +53,36 @@ const (
 	bitmapBlockBytes = mib // a sector bitmap block (2.4)
 )
 
-// parseEntry decodes the BAT entry of a payload block. what names the fault if there is one. As for
-// QEMU, all that is not present is zeros.
-func (d *disk) parseEntry(e uint64) (kind mapped.Kind, host int64, what string) {
+// block is how a payload block is stored.
+type block struct {
+	kind mapped.Kind
+	// partial says that the sector bitmap tells which of its sectors are stored; the others are as in
+	// the parent.
+	partial bool
+	host    int64 // where it lies in the file, for Data
+}
+
+// parseEntry decodes the BAT entry of a payload block. what names the fault if there is one. A block that
+// is not present is the parent's in a differencing disk, and as for QEMU zeros in others. What is
+// undefined or was unmapped may read as anything, and is zeros.
+func (d *disk) parseEntry(e uint64) (b block, what string) {
 	switch e & stateMask {
-	case stateNotPresent, stateUndefined, stateZero, stateUnmapped, stateUnmappedOld:
-		return mapped.Zero, 0, ""
+	case stateNotPresent:
+		if d.hasParent {
+			return block{kind: mapped.Hole}, ""
+		}
+		return block{kind: mapped.Zero}, ""
+	case stateUndefined, stateZero, stateUnmapped, stateUnmappedOld:
+		return block{kind: mapped.Zero}, ""
 	case statePresent:
-		return mapped.Data, entryOffset(e), ""
+		return block{kind: mapped.Data, host: entryOffset(e)}, ""
 	case statePartial:
 		if !d.hasParent {
 			what = "is partially present, which only differencing disks have"
 		}
-		return mapped.Data, entryOffset(e), what
+		return block{mapped.Data, true, entryOffset(e)}, what
 	}
-	return mapped.Zero, 0, fmt.Sprintf("has the unknown state %d", e&stateMask)
+	return block{kind: mapped.Zero}, fmt.Sprintf("has the unknown state %d", e&stateMask)
 }
 
 // entryOffset is the offset in a BAT entry, in bytes, as far as 63 bits go: no file reaches there.

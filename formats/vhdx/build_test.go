@@ -84,12 +84,33 @@ type spec struct {
 	states  map[int]uint64
 	content io.ReaderAt
 	parent  [][2]string // the parent locator's keys and values
+	// partial says which sectors of a stored block are there, of blocks that are partially present.
+	partial   map[int]func(sector int) bool
+	dataWrite string // GUID, 16 bytes
 }
 
+// ratio is how many blocks a chunk has.
+func (s spec) ratio() int { return int(8388608 * int64(cmp.Or(s.sector, 512)) / cmp.Or(s.block, mib)) }
+
 // entry is where in the table a block is.
-func (s spec) entry(block int) int {
-	ratio := int(8388608 * int64(cmp.Or(s.sector, 512)) / cmp.Or(s.block, mib))
-	return block/ratio*(ratio+1) + block%ratio
+func (s spec) entry(block int) int { return block/s.ratio()*(s.ratio()+1) + block%s.ratio() }
+
+// bitmaps are the sector bitmap blocks that are needed, by chunk.
+func (s spec) bitmaps() map[int][]byte {
+	list := map[int][]byte{}
+	sectors := int(cmp.Or(s.block, mib)) / int(cmp.Or(s.sector, 512)) // of a block
+	for i, has := range s.partial {
+		chunk := i / s.ratio()
+		if list[chunk] == nil {
+			list[chunk] = make([]byte, mib)
+		}
+		for k := range sectors {
+			if bit := i%s.ratio()*sectors + k; has(k) {
+				list[chunk][bit/8] |= 1 << (bit % 8)
+			}
+		}
+	}
+	return list
 }
 
 // make writes the file up to the blocks, and says what blocks follow.
@@ -97,7 +118,7 @@ func (s spec) make() (p image, blocks []formatstest.Piece, size int64) {
 	p = make(image, blocksAt)
 	p.str(0, "vhdxfile").str(8, wide("imgferry test"))
 	for i, at := range []int{header1, header2} {
-		p.str(at, "head").u64(at+8, uint64(i)+7).u16(at+66, 1).u32(at+68, mib).u64(at+72, logAt)
+		p.str(at, "head").str(at+32, s.dataWrite).u64(at+8, uint64(i)+7).u16(at+66, 1).u32(at+68, mib).u64(at+72, logAt)
 	}
 	for _, at := range []int{regions1, regions2} {
 		p.str(at, "regi").u32(at+8, 2)
@@ -127,12 +148,21 @@ func (s spec) make() (p image, blocks []formatstest.Piece, size int64) {
 	block := cmp.Or(s.block, mib)
 	size = blocksAt
 	for _, i := range s.stored {
-		p.u64(batAt+8*s.entry(i), uint64(size)|6)
+		state := uint64(6)
+		if s.partial[i] != nil {
+			state = 7
+		}
+		p.u64(batAt+8*s.entry(i), uint64(size)|state)
 		n := min(block, s.size-int64(i)*block)
 		data := make([]byte, n)
 		s.content.ReadAt(data, int64(i)*block)
 		blocks = append(blocks, formatstest.Piece{Offset: size, Data: data})
 		size += (n + mib - 1) / mib * mib
+	}
+	for chunk, data := range s.bitmaps() {
+		p.u64(batAt+8*((chunk+1)*(s.ratio()+1)-1), uint64(size)|6)
+		blocks = append(blocks, formatstest.Piece{Offset: size, Data: data})
+		size += mib
 	}
 	return p.seal(), blocks, size
 }
@@ -180,6 +210,37 @@ func (s spec) expected() io.ReaderAt {
 	}
 	return formatstest.Sparse(list...)
 }
+
+// over is what the disk reads as over its parent, which holds the bytes of below.
+func (s spec) over(below []byte) []byte {
+	block, sector := cmp.Or(s.block, mib), int64(cmp.Or(s.sector, 512))
+	p := make([]byte, s.size)
+	copy(p, below)
+	for i, state := range s.states {
+		if state&7 != 0 {
+			clear(p[int64(i)*block : min(int64(i+1)*block, s.size)])
+		}
+	}
+	for _, i := range s.stored {
+		for at := int64(i) * block; at < min(int64(i+1)*block, s.size); at += sector {
+			if has := s.partial[i]; has == nil || has(int(at%block/sector)) {
+				s.content.ReadAt(p[at:at+sector], at)
+			}
+		}
+	}
+	return p
+}
+
+// linked are the parent locator's entries for the parent of that name, whose data write GUID is parentGUID.
+func linked(name string) [][2]string {
+	return [][2]string{{"parent_linkage", "{" + parentLink + "}"}, {"relative_path", name}}
+}
+
+// The same, as it is written in headers and in locators.
+const (
+	parentGUID = "0123456789abcdef"
+	parentLink = "33323130-3534-3736-3839-616263646566"
+)
 
 // tiny is a disk of five blocks of 1 MiB, the last of which is cut.
 func tiny() spec {

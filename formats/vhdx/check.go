@@ -17,16 +17,16 @@ func check(ctx context.Context, src formats.Source, found func(formats.Finding))
 	if err != nil {
 		return formats.Checked{}, err
 	}
-	if err := s.checkCopies(ctx, src, found); err != nil {
+	if err := s.checkCopies(ctx, found); err != nil {
 		return formats.Checked{}, err
 	}
-	return s.verify(ctx, src, func(f formats.Finding) error { found(f); return nil })
+	return s.verify(ctx, func(f formats.Finding) error { found(f); return nil })
 }
 
 // checkCopies says what is wrong with the header and the region table that are not needed.
-func (s *structure) checkCopies(ctx context.Context, src formats.Source, found func(formats.Finding)) error {
+func (s *structure) checkCopies(ctx context.Context, found func(formats.Finding)) error {
 	for _, off := range headerOffsets {
-		_, good, err := headerAt(ctx, src, off)
+		_, good, err := headerAt(ctx, s.src, off)
 		if err != nil {
 			return err
 		}
@@ -35,7 +35,7 @@ func (s *structure) checkCopies(ctx context.Context, src formats.Source, found f
 		}
 	}
 	for _, off := range regionTableOffsets {
-		list, good, err := regionsAt(ctx, src, off)
+		list, good, err := regionsAt(ctx, s.src, off)
 		switch {
 		case err != nil:
 			return err
@@ -55,12 +55,15 @@ type verifier struct {
 	found func(formats.Finding) error
 	formats.Checked
 	next int64 // where the block would lie that follows the last one stored
+	// partial is whether a block of the chunk at hand is partially present: it needs the sector bitmap.
+	partial bool
+	bitmaps *formats.Tables
 }
 
 // verify reports blocks in an unknown state, outside the file, or over something else, and counts
 // what is stored. It ends with the first error that found returns.
-func (s *structure) verify(ctx context.Context, src formats.Source, found func(formats.Finding) error) (formats.Checked, error) {
-	v := &verifier{structure: s, used: make([]uint64, s.fileSize/unit/64+1), found: found}
+func (s *structure) verify(ctx context.Context, found func(formats.Finding) error) (formats.Checked, error) {
+	v := &verifier{structure: s, used: make([]uint64, s.fileSize/unit/64+1), found: found, bitmaps: formats.NewTables(ctx, name, s.src)}
 	v.Clusters = s.blocks()
 	v.take(0, headerSection)
 	if s.log.size > 0 {
@@ -72,7 +75,7 @@ func (s *structure) verify(ctx context.Context, src formats.Source, found func(f
 	p := make([]byte, sliceBytes)
 	for off, end := int64(0), s.entries()*8; off < end; off += sliceBytes {
 		p := p[:min(sliceBytes, end-off)]
-		if err := formats.ReadAt(ctx, name, src, p, int64(s.bat.off)+off, "the block allocation table"); err != nil {
+		if err := formats.ReadAt(ctx, name, s.src, p, s.entryAt(off/8), "the block allocation table"); err != nil {
 			return v.Checked, err
 		}
 		for i := int64(0); i < int64(len(p)); i += 8 {
@@ -106,7 +109,7 @@ func (v *verifier) take(off, n int64) bool {
 
 // entry looks at entry index of the table.
 func (v *verifier) entry(index int64, e uint64) error {
-	if e == stateNotPresent { // most of the entries of most images
+	if e == stateNotPresent && !v.partial { // most of the entries of most images
 		return nil
 	}
 	chunk := int64(1)<<v.chunkBits() + 1 // entries
@@ -117,40 +120,49 @@ func (v *verifier) entry(index int64, e uint64) error {
 	if i >= v.blocks() {
 		return nil // the rest of a differencing disk's last chunk
 	}
-	kind, host, what := v.parseEntry(e)
-	if what == "" && kind == mapped.Data {
-		what = v.place(host, min(int64(v.blockSize), int64(v.size)-i*int64(v.blockSize)))
+	b, what := v.parseEntry(e)
+	if what == "" && b.kind == mapped.Data {
+		what = v.place(b.host, min(int64(v.blockSize), int64(v.size)-i*int64(v.blockSize)))
 	}
 	if what != "" {
-		return v.found(formats.Finding{Offset: int64(v.bat.off) + index*8, What: v.entryFault(i, what)})
+		return v.found(formats.Finding{Offset: v.entryAt(index), What: v.entryFault(i, what)})
 	}
-	if kind != mapped.Data {
+	if b.kind != mapped.Data {
 		return nil
 	}
-	if v.Allocated > 0 && host != v.next {
+	v.partial = v.partial || b.partial
+	if v.Allocated > 0 && b.host != v.next {
 		v.Fragmented++
 	}
 	v.Allocated++
-	v.next = host + int64(v.blockSize)
+	v.next = b.host + int64(v.blockSize)
 	return nil
 }
 
-// bitmapEntry looks at the entry of a sector bitmap block. Only differencing disks have those
-// (2.5.1.2).
+// bitmapEntry looks at the entry of a sector bitmap block. Only differencing disks have those, and those
+// that are needed must be there (2.5.1.2).
 func (v *verifier) bitmapEntry(index int64, e uint64) error {
-	if e&stateMask == stateNotPresent {
+	needed := v.partial
+	v.partial = false
+	f, what := formats.Finding{Offset: v.entryAt(index)}, ""
+	switch state := e & stateMask; {
+	case state == stateNotPresent && !needed:
 		return nil
-	}
-	f := formats.Finding{Offset: int64(v.bat.off) + index*8}
-	if v.hasParent {
-		what := v.place(entryOffset(e), bitmapBlockBytes)
-		if what == "" {
-			return nil
-		}
-		f.What = "the sector bitmap in entry " + fmt.Sprint(index) + " " + what
-	} else {
+	case !v.hasParent:
 		f.Leak, f.What = true, "a sector bitmap is stored, which only differencing disks use"
+		return v.found(f)
+	case state == stateNotPresent:
+		what = "is missing, but blocks are partially present"
+	case state != statePresent:
+		what = fmt.Sprintf("has the unknown state %d", state)
+	default:
+		if what = v.place(entryOffset(e), bitmapBlockBytes); what == "" {
+			// Bitmaps in a hole of the file cost nobody anything to make, and much to read.
+			_, err := v.bitmaps.Add(entryOffset(e), bitmapBlockBytes, v.entryAt(index))
+			return err
+		}
 	}
+	f.What = fmt.Sprintf("the sector bitmap in entry %d %s", index, what)
 	return v.found(f)
 }
 

@@ -12,8 +12,10 @@ import (
 
 // Format returns the VHDX format.
 //
-// Open refuses, by name, what is not read yet: a log that was not replayed, and differencing disks
-// (formats.ErrUnsupported). Info answers for both, and lists the parent disk among the names.
+// Open replays a log in memory if the file needs that; Info calls such a file dirty, and Check looks at
+// what it is after the replay. The parent of a differencing disk is opened by the Resolver, by the name
+// relative to the file if there is one, and must have the identity that the disk says. Names with drives or
+// shares are formats.ErrNotAllowed, as are all without a Resolver. Info lists the parent among the names.
 func Format() formats.Format {
 	return formats.Format{Name: name, Probe: probe, Open: open, Info: info, Check: check}
 }
@@ -31,7 +33,10 @@ func probe(src formats.Source) (bool, error) {
 
 // structure is what the header section and the metadata say.
 type structure struct {
+	// src is the file, after its log was replayed if that must be; fileSize is its size then, in bytes.
+	src      formats.Source
 	fileSize int64
+	replayed *replayed // nil if the log is empty
 	creator  string
 	header
 	headerAt      int64 // where the header that counts lies, bytes
@@ -43,27 +48,30 @@ type structure struct {
 // readStructure reads headers, region table and metadata. The fields that could be read are filled in
 // even if there is an error.
 func readStructure(ctx context.Context, src formats.Source) (structure, error) {
-	s := structure{fileSize: src.Size()}
-	err := s.read(ctx, src)
-	if s.logGUID != (guid{}) && (err == nil || errors.Is(err, formats.ErrCorrupt)) {
-		// Before the log was replayed nothing else is known to be right, or wrong.
-		return s, formats.Unsupported(name, s.headerAt+offLogGUID,
-			"the log holds changes that were not written to their places: attach the disk in Hyper-V, or run qemu-img check -r all on it, to replay the log")
-	}
-	return s, err
-}
-
-func (s *structure) read(ctx context.Context, src formats.Source) error {
-	for _, step := range []func(context.Context, formats.Source) error{
-		s.readSignature, s.readHeader, s.readRegions, s.readMetadata,
+	s := structure{src: src, fileSize: src.Size()}
+	for _, step := range []func(context.Context) error{
+		s.readSignature, s.readHeader, s.replayLog, s.readRegions, s.readMetadata, s.readLocator,
 	} {
-		if err := step(ctx, src); err != nil {
-			return err
+		if err := step(ctx); err != nil {
+			return s, err
 		}
 	}
 	if !s.bat.holds(s.entries()*8, s.fileSize) {
-		return formats.Corrupt(name, s.bat.at, "the block allocation table needs %d entries: its region or the file ends before", s.entries())
+		return s, formats.Corrupt(name, s.bat.at, "the block allocation table needs %d entries: its region or the file ends before", s.entries())
 	}
+	return s, nil
+}
+
+// replayLog lets the file be read as after the replay of its log. All that follows goes by that: before,
+// nothing but the headers is known to be right, or wrong.
+func (s *structure) replayLog(ctx context.Context) (err error) {
+	if s.logGUID == (guid{}) {
+		return nil
+	}
+	if s.replayed, err = replay(ctx, s.src, s.header, s.headerAt); err != nil {
+		return err
+	}
+	s.src, s.fileSize = s.replayed, s.replayed.size
 	return nil
 }
 
@@ -76,8 +84,8 @@ func read(ctx context.Context, src formats.Source, n, off int64, what string) ([
 	return p, formats.ReadAt(ctx, name, src, p, off, what)
 }
 
-func (s *structure) readSignature(ctx context.Context, src formats.Source) error {
-	p, err := read(ctx, src, creatorOffset+creatorSize, 0, "the file type identifier")
+func (s *structure) readSignature(ctx context.Context) error {
+	p, err := read(ctx, s.src, creatorOffset+creatorSize, 0, "the file type identifier")
 	if err != nil {
 		return err
 	}
@@ -92,10 +100,10 @@ func (s *structure) readSignature(ctx context.Context, src formats.Source) error
 }
 
 // readHeader takes the good header with the larger sequence number (2.2.2).
-func (s *structure) readHeader(ctx context.Context, src formats.Source) error {
+func (s *structure) readHeader(ctx context.Context) error {
 	found := false
 	for _, off := range headerOffsets {
-		h, good, err := headerAt(ctx, src, off)
+		h, good, err := headerAt(ctx, s.src, off)
 		switch {
 		case err != nil:
 			return err
@@ -125,9 +133,9 @@ func headerAt(ctx context.Context, src formats.Source, off int64) (h header, goo
 }
 
 // readRegions takes the first region table that is good (2.2.3).
-func (s *structure) readRegions(ctx context.Context, src formats.Source) error {
+func (s *structure) readRegions(ctx context.Context) error {
 	for _, off := range regionTableOffsets {
-		list, good, err := regionsAt(ctx, src, off)
+		list, good, err := regionsAt(ctx, s.src, off)
 		if err != nil {
 			return err
 		}
@@ -183,12 +191,12 @@ func (s *structure) checkRegions() error {
 }
 
 // readMetadata reads the metadata table and the known items (2.6).
-func (s *structure) readMetadata(ctx context.Context, src formats.Source) error {
+func (s *structure) readMetadata(ctx context.Context) error {
 	base := int64(min(s.metadata.off, math.MaxInt64))
 	if !s.metadata.holds(metadataTableBytes, s.fileSize) {
 		return formats.Corrupt(name, s.metadata.at, "the metadata table reaches past its region or the end of the file")
 	}
-	p, err := read(ctx, src, metadataTableBytes, base, "the metadata table")
+	p, err := read(ctx, s.src, metadataTableBytes, base, "the metadata table")
 	if err != nil {
 		return err
 	}
@@ -201,7 +209,7 @@ func (s *structure) readMetadata(ctx context.Context, src formats.Source) error 
 	}
 	var have []guid
 	for _, i := range items {
-		ok, err := s.readItem(ctx, src, i)
+		ok, err := s.readItem(ctx, i)
 		switch {
 		case err != nil:
 			return err
@@ -220,7 +228,7 @@ func (s *structure) readMetadata(ctx context.Context, src formats.Source) error 
 }
 
 // readItem reads the item i if it is a known one.
-func (s *structure) readItem(ctx context.Context, src formats.Source, i item) (ok bool, err error) {
+func (s *structure) readItem(ctx context.Context, i item) (ok bool, err error) {
 	for _, k := range known {
 		if k.id != i.id || i.flags&flagUser != 0 {
 			continue
@@ -228,39 +236,30 @@ func (s *structure) readItem(ctx context.Context, src formats.Source, i item) (o
 		if i.size < k.size || k.id != guidParentLocator && i.size > k.size {
 			return false, formats.Corrupt(name, i.at, "the metadata item %s has %d bytes, must have %d", k.what, i.size, k.size)
 		}
-		p, err := read(ctx, src, int64(i.size), int64(s.metadata.off)+int64(i.offset), "the metadata item "+k.what)
+		p, err := read(ctx, s.src, int64(i.size), int64(s.metadata.off)+int64(i.offset), "the metadata item "+k.what)
 		if err != nil {
 			return false, err
 		}
 		k.parse(&s.disk, p)
+		if k.id == guidParentLocator {
+			s.locator.at = int64(s.metadata.off) + int64(i.offset)
+		}
 		return true, nil
 	}
 	return false, nil
 }
 
-// checkParent refuses differencing disks.
-func (s *structure) checkParent() error {
+// readLocator reads the parent locator of a differencing disk.
+func (s *structure) readLocator(context.Context) error {
 	if !s.hasParent {
 		return nil
 	}
-	return formats.Unsupported(name, int64(s.metadata.off),
-		"the disk holds the differences from the parent disk %q, which is not followed yet: merge the two first", s.parent())
-}
-
-// refs lists the other files that the image needs.
-func (s *structure) refs() []formats.Ref {
-	if !s.hasParent {
-		return nil
-	}
-	return []formats.Ref{{Kind: formats.Parent, Name: s.parent(), Format: name}}
+	return s.locator.parse()
 }
 
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	s, err := readStructure(ctx, src)
-	switch {
-	case err == nil:
-		err = s.checkParent()
-	case !errors.Is(err, formats.ErrCorrupt) && !errors.Is(err, formats.ErrUnsupported):
+	if err != nil && !errors.Is(err, formats.ErrCorrupt) && !errors.Is(err, formats.ErrUnsupported) {
 		return formats.Info{}, err
 	}
 	return formats.Info{
@@ -277,13 +276,21 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 // properties are ours: qemu-img has none for this format.
 func (s *structure) properties() []formats.Property {
 	list := []formats.Property{{Name: "creator", Value: s.creator}}
+	if s.replayed != nil {
+		list = append(list, formats.Property{Name: "log entries replayed", Value: int64(s.replayed.entries)})
+	}
 	if s.blockSize == 0 {
 		return list // the metadata could not be read
 	}
-	return append(list,
+	list = append(list,
 		formats.Property{Name: "subformat", Value: s.subformat()},
 		formats.Property{Name: "logical sector size", Value: int64(s.logicalSector)},
 		formats.Property{Name: "physical sector size", Value: int64(s.physicalSector)},
 		formats.Property{Name: "virtual disk id", Value: s.id.String()},
+		formats.Property{Name: "data write guid", Value: s.dataWrite.String()},
 	)
+	for _, link := range s.locator.links {
+		list = append(list, formats.Property{Name: "parent's data write guid", Value: link.String()})
+	}
+	return list
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"strings"
 
 	"imgferry/formats"
 )
@@ -32,7 +33,9 @@ const (
 	headerSign     = "head"
 	checksumOffset = 4 // in headers and region tables alike
 	offSequence    = 8
+	offDataWrite   = 32
 	offLogGUID     = 48
+	offLogVersion  = 64
 	offVersion     = 66
 	offLogLength   = 68
 	offLogOffset   = 72
@@ -54,18 +57,28 @@ var (
 // guid is as in the file.
 type guid [16]byte
 
-// parseGUID reads the usual spelling. It is for constants: others panic.
-func parseGUID(s string) (g guid) {
+// scanGUID reads the usual spelling, in either case.
+func scanGUID(s string) (g guid, ok bool) {
 	var a uint32
 	var b, c uint16
 	var d, e uint64
 	if n, err := fmt.Sscanf(s, "%08x-%04x-%04x-%04x-%012x", &a, &b, &c, &d, &e); n != 5 || err != nil {
-		panic("bad GUID " + s)
+		return g, false
 	}
 	p := binary.LittleEndian.AppendUint32(nil, a)
 	p = binary.LittleEndian.AppendUint16(p, b)
 	p = binary.LittleEndian.AppendUint16(p, c)
-	return guid(binary.BigEndian.AppendUint64(p, d<<48|e))
+	g = guid(binary.BigEndian.AppendUint64(p, d<<48|e))
+	return g, strings.EqualFold(g.String(), s)
+}
+
+// parseGUID is scanGUID for constants: others panic.
+func parseGUID(s string) guid {
+	g, ok := scanGUID(s)
+	if !ok {
+		panic("bad GUID " + s)
+	}
+	return g
 }
 
 // String is the usual spelling.
@@ -99,10 +112,12 @@ func checksumGood(p []byte) bool {
 
 // header is one of the two headers.
 type header struct {
-	sequence uint64
-	logGUID  guid // not zero: the log holds what was not written to its place
-	version  uint16
-	log      extent
+	sequence   uint64
+	dataWrite  guid // changes with the disk's content (2.2.2)
+	logGUID    guid // not zero: the log holds what was not written to its place
+	logVersion uint16
+	version    uint16
+	log        extent
 }
 
 // parseHeader reads the headerBytes bytes p; good is whether signature and checksum are right.
@@ -112,10 +127,12 @@ func parseHeader(p []byte) (h header, good bool) {
 		return h, false
 	}
 	return header{
-		sequence: le.Uint64(p[offSequence:]),
-		logGUID:  guid(p[offLogGUID:]),
-		version:  le.Uint16(p[offVersion:]),
-		log:      extent{off: le.Uint64(p[offLogOffset:]), size: uint64(le.Uint32(p[offLogLength:]))},
+		sequence:   le.Uint64(p[offSequence:]),
+		dataWrite:  guid(p[offDataWrite:]),
+		logGUID:    guid(p[offLogGUID:]),
+		logVersion: le.Uint16(p[offLogVersion:]),
+		version:    le.Uint16(p[offVersion:]),
+		log:        extent{off: le.Uint64(p[offLogOffset:]), size: uint64(le.Uint32(p[offLogLength:]))},
 	}, true
 }
 

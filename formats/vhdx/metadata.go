@@ -102,7 +102,7 @@ type disk struct {
 	id             guid
 	logicalSector  uint32 // bytes
 	physicalSector uint32
-	locator        map[string]string // nil if there is none
+	locator        locator
 }
 
 // known are the items, each with its size in bytes: a parent locator has at least that.
@@ -121,7 +121,7 @@ var known = []struct {
 	{guidDiskID, "virtual disk id", 16, func(d *disk, p []byte) { d.id = guid(p) }},
 	{guidLogicalSector, "logical sector size", 4, func(d *disk, p []byte) { d.logicalSector = binary.LittleEndian.Uint32(p) }},
 	{guidPhysicalSector, "physical sector size", 4, func(d *disk, p []byte) { d.physicalSector = binary.LittleEndian.Uint32(p) }},
-	{guidParentLocator, "parent locator", locatorHeader, func(d *disk, p []byte) { d.locator = parseLocator(p) }},
+	{guidParentLocator, "parent locator", locatorHeader, func(d *disk, p []byte) { d.locator.raw = p }},
 }
 
 // check refuses sizes that are not allowed. off is where the metadata lies.
@@ -137,20 +137,10 @@ func (d *disk) check(off int64) error {
 		return formats.Corrupt(name, off, "the virtual size is %d, must be 1 to %d", d.size, int64(maxSize))
 	case d.size%uint64(d.logicalSector) != 0:
 		return formats.Corrupt(name, off, "the virtual size %d is not a multiple of the logical sector size %d", d.size, d.logicalSector)
-	case d.hasParent && d.locator == nil:
+	case d.hasParent && d.locator.raw == nil:
 		return formats.Corrupt(name, off, "the disk has a parent disk, but no parent locator")
 	}
 	return nil
-}
-
-// parent is the parent disk's name: the path relative to this file if there is one.
-func (d *disk) parent() string {
-	for _, key := range []string{"relative_path", "volume_path", "absolute_win32_path"} {
-		if s := d.locator[key]; s != "" {
-			return s
-		}
-	}
-	return ""
 }
 
 // subformat is what kind of disk it is, in a word.
@@ -162,30 +152,6 @@ func (d *disk) subformat() string {
 		return "fixed"
 	}
 	return "dynamic"
-}
-
-// A parent locator begins with a GUID and the number of its keys, and an entry for each.
-const (
-	locatorHeader   = 20
-	locatorEntry    = 12
-	offLocatorCount = 18
-)
-
-// parseLocator reads the keys of a parent locator (2.6.2.6). Those that lie outside p are left out.
-func parseLocator(p []byte) map[string]string {
-	le := binary.LittleEndian
-	keys := map[string]string{}
-	text := func(off uint32, size uint16) string {
-		if uint64(off)+uint64(size) > uint64(len(p)) {
-			return ""
-		}
-		return decodeUTF16(p[off:][:size])
-	}
-	rest := p[locatorHeader:]
-	for n := le.Uint16(p[offLocatorCount:]); n > 0 && len(rest) >= locatorEntry; n, rest = n-1, rest[locatorEntry:] {
-		keys[text(le.Uint32(rest), le.Uint16(rest[8:]))] = text(le.Uint32(rest[4:]), le.Uint16(rest[10:]))
-	}
-	return keys
 }
 
 // decodeUTF16 reads p up to its end or the first NUL.

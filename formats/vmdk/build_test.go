@@ -210,6 +210,3 @@ func buildStream(version uint32, capacity int64, c content) stream {
 	b.file = append(b.file, marker(0, 0)...)
 	return b
 }
-
-// cowd is the start of an ESX sparse extent.
-func cowd() file { return make(file, 2048).str(0, "COWD").u32(4, 1).u32(8, 3) }

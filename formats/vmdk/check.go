@@ -3,13 +3,11 @@ package vmdk
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
 
 	"imgferry/formats"
-	"imgferry/formats/mapped"
 )
 
 // windowSectors is how much of the file is looked at for overlaps at once: 128 GiB, in a map of
@@ -74,7 +72,7 @@ func (c *checker) bad(at int64, what string, args ...any) {
 // extent checks the sparse extent whose header is good.
 func (c *checker) extent() error {
 	c.sums.Clusters = int64((c.capacity-1)/c.grainSectors + 1)
-	primary, err := c.directory(c.gdOffset, offGDOffset)
+	primary, err := c.directory(c.gdOffset, c.directoryField())
 	if err != nil {
 		return err
 	}
@@ -124,7 +122,7 @@ func (c *checker) table(dir directory, i int64) ([]byte, error) {
 	if dir.entries == nil || dir.at(i) == 0 {
 		return nil, nil
 	}
-	off := int64(dir.at(i)) * sectorSize
+	off := dir.at(i) * sectorSize
 	if empty, err := c.holes.Empty(off, c.tableBytes()); empty || err != nil {
 		return nil, err
 	}
@@ -165,16 +163,15 @@ func (c *checker) alike(a, b []byte) bool {
 
 // grains calls visit for each grain of dir that takes room in the file. at is where its entry lies.
 func (c *checker) grains(dir directory, visit func(guest, at int64, g grain) error) error {
-	for i := range int64(len(dir.entries)) / entryBytes {
+	for i := range dir.count() {
 		table, err := c.table(dir, i)
 		if err != nil {
 			return err
 		}
 		guest := i * c.tableSpan()
-		for k := 0; k < len(table) && guest < c.bytes(); k += entryBytes {
-			g := c.header.grain(binary.LittleEndian.Uint32(table[k:]))
-			if g.kind != mapped.Hole && g.kind != mapped.Zero {
-				if err := visit(guest, int64(dir.at(i))*sectorSize+int64(k), g); err != nil {
+		for k := 0; k < len(table) && guest < c.bytes(); k += int(c.entrySize()) {
+			if g := c.header.grain(table[k:]); g.host > 0 || g.bad != "" {
+				if err := visit(guest, dir.at(i)*sectorSize+int64(k), g); err != nil {
 					return err
 				}
 			}
@@ -225,8 +222,8 @@ func (c *checker) stored(markers *window, guest, at int64, g grain, aloud bool) 
 		}
 		return 0, nil
 	}
-	if g.host == entryZeroedGrain*sectorSize {
-		return bad(at, "the entry for disk offset %d is a zeroed grain, which the header says there are none of", guest)
+	if g.bad != "" {
+		return bad(at, "the entry for disk offset %d %s", guest, g.bad)
 	}
 	if !c.packed() {
 		if g.host > c.size-min(c.grainBytes(), c.bytes()-guest) {
@@ -254,7 +251,10 @@ func (c *checker) stored(markers *window, guest, at int64, g grain, aloud bool) 
 
 // overlaps marks what is used, window by window of the file, and counts what isn't.
 func (c *checker) overlaps(primary, redundant directory) error {
-	fileSectors := min((c.size+sectorSize-1)/sectorSize, maxAddressed/sectorSize)
+	fileSectors := (c.size + sectorSize - 1) / sectorSize
+	if c.kind != seSparseExtent {
+		fileSectors = min(fileSectors, maxAddressed/sectorSize)
+	}
 	u := usage{words: make([]uint64, (min(fileSectors, windowSectors)+63)/64)}
 	dir := primary
 	if dir.entries == nil {
@@ -264,14 +264,14 @@ func (c *checker) overlaps(primary, redundant directory) error {
 	markers := newWindow(c.ctx, c.src)
 	for u.start = 0; u.start < fileSectors; u.start += windowSectors {
 		clear(u.words)
-		c.claim(&u, 0, headerLen, "the header")
+		c.claim(&u, 0, c.headerBytes(), "the header")
 		if c.descriptorOffset != 0 {
 			c.claim(&u, int64(c.descriptorOffset)*sectorSize, int64(c.descriptorSize)*sectorSize, "the descriptor")
 		}
 		c.claimDirectory(&u, primary, c.gdOffset, "grain")
 		c.claimDirectory(&u, redundant, c.rgdOffset, "redundant grain")
 		err := c.grains(dir, func(guest, at int64, g grain) error {
-			if g.host/sectorSize >= u.start+windowSectors || (g.host+c.maxStoredBytes())/sectorSize < u.start {
+			if g.bad != "" || g.host/sectorSize >= u.start+windowSectors || (g.host+c.maxStoredBytes())/sectorSize < u.start {
 				return nil
 			}
 			stored, err := c.stored(markers, guest, at, g, false)
@@ -285,8 +285,9 @@ func (c *checker) overlaps(primary, redundant directory) error {
 		}
 		unused += u.unused(min(int64(c.overHead), fileSectors), fileSectors)
 	}
-	// Streams have metadata with markers of their own between the grains.
-	if lost := unused / int64(c.grainSectors); lost > 0 && !c.packed() {
+	// Streams have metadata with markers of their own between the grains, and ESX extents grow ahead and
+	// keep what was freed.
+	if lost := unused / int64(c.grainSectors); lost > 0 && !c.packed() && c.kind == hostedExtent {
 		c.found(formats.Finding{Leak: true, Offset: -1, What: "grains that nothing refers to", Count: lost})
 	}
 	return nil
@@ -299,8 +300,8 @@ func (c *checker) claimDirectory(u *usage, dir directory, offset uint64, what st
 	c.claim(u, int64(offset)*sectorSize, int64(len(dir.entries)), "the %s directory", what)
 	for i := range dir.count() {
 		// The file may have millions of tables in other windows.
-		if e := dir.at(i); e != 0 && u.holds(int64(e), c.tableBytes()) {
-			c.claim(u, int64(e)*sectorSize, c.tableBytes(), "the %s table for disk offset %d", what, i*c.tableSpan())
+		if e := dir.at(i); e != 0 && u.holds(e, c.tableBytes()) {
+			c.claim(u, e*sectorSize, c.tableBytes(), "the %s table for disk offset %d", what, i*c.tableSpan())
 		}
 	}
 }

@@ -30,7 +30,12 @@ const (
 	extentVMFS   = "VMFS" // flat on ESX
 	extentSparse = "SPARSE"
 	extentZero   = "ZERO"
+	extentCOWD   = "VMFSSPARSE"
+	extentSE     = "SESPARSE"
 )
+
+// sparseTypes are the extents that have tables, with what their files must be.
+var sparseTypes = map[string]fileKind{extentSparse: sparseFile, extentCOWD: cowdFile, extentSE: seSparseFile}
 
 // The values of createType for disks in one file, which describes itself.
 const (
@@ -47,7 +52,12 @@ var createTypes = map[string][]string{
 	"twoGbMaxExtentFlat":   {extentFlat, extentZero},
 	"vmfs":                 {extentVMFS, extentFlat, extentZero},
 	"twoGbMaxExtentSparse": {extentSparse, extentZero},
+	"vmfsSparse":           {extentCOWD},
+	"seSparse":             {extentSE},
 }
+
+// flatTypes are those kinds of disks that hold all of their bytes, and so need no parent.
+var flatTypes = map[string]bool{"monolithicFlat": true, "twoGbMaxExtentFlat": true, "vmfs": true}
 
 // descriptor is what the text says.
 type descriptor struct {
@@ -69,6 +79,9 @@ type extentLine struct {
 	file    string // name, or ""
 	offset  int64  // in the file, sectors
 }
+
+// sparse says that the extent has tables.
+func (e extentLine) sparse() bool { return sparseTypes[e.typ] != foreign }
 
 // bytes is how much of the disk the extent holds.
 func (e extentLine) bytes() int64 { return e.sectors * sectorSize }
@@ -233,8 +246,6 @@ func (d *descriptor) check(own bool) error {
 		return formats.Unsupported(name, d.base, "descriptor version %d (known are 1 to %d)", d.version, maxDescriptorVersion)
 	case !known:
 		return formats.Unsupported(name, d.base, "disks of the createType %q", d.createType)
-	case d.based():
-		return formats.Unsupported(name, d.base, "the disk holds only what differs from the parent disk %q (parentCID %08x)", d.parentHint, d.parentCID)
 	case self && !own:
 		return formats.Unsupported(name, d.base, "a descriptor of a %s disk apart from the disk", d.createType)
 	case own && !self:
@@ -249,7 +260,7 @@ func (d *descriptor) check(own bool) error {
 			return err
 		}
 	}
-	return nil
+	return d.checkParent()
 }
 
 // checkExtent refuses an extent that doesn't fit createType, or whose name is none of a file.
@@ -261,7 +272,7 @@ func (d *descriptor) checkExtent(e extentLine, types []string) error {
 		return nil
 	case e.typ == extentZero:
 		return formats.Corrupt(name, e.at, "an extent of zeros names the file %q", e.file)
-	case e.typ == extentSparse && e.offset != 0:
+	case e.sparse() && e.offset != 0:
 		return formats.Corrupt(name, e.at, "the sparse extent %q begins within its file", e.file)
 	case e.access == "NOACCESS":
 		return formats.Unsupported(name, e.at, "the extent %q must not be accessed (NOACCESS)", e.file)
@@ -282,14 +293,14 @@ func (d *descriptor) refs(own bool) []formats.Ref {
 		refs = append(refs, extentRef(e))
 	}
 	if d.based() {
-		refs = append(refs, formats.Ref{Kind: formats.Parent, Name: d.parentHint, Format: name})
+		refs = append(refs, d.parentRef())
 	}
 	return refs
 }
 
 func extentRef(e extentLine) formats.Ref {
 	r := formats.Ref{Kind: formats.ExtentOf, Name: e.file, Format: "raw"}
-	if e.typ == extentSparse {
+	if e.sparse() {
 		r.Format = name
 	}
 	return r

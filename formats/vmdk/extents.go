@@ -20,13 +20,13 @@ type extentOpener struct {
 func openExtents(ctx context.Context, res formats.Resolver, d descriptor) (_ *disk, err error) {
 	o := extentOpener{res: res, numbers: map[string]int{}}
 	for _, e := range d.extents {
-		if e.typ == extentSparse {
+		if e.sparse() {
 			o.sparse++
 		}
 	}
 	defer func() {
 		if err != nil {
-			o.close()
+			o.disk.close()
 		}
 	}()
 	var start int64
@@ -42,8 +42,8 @@ func openExtents(ctx context.Context, res formats.Resolver, d descriptor) (_ *di
 }
 
 // close closes what was opened for a disk that can't be.
-func (o *extentOpener) close() {
-	for _, f := range o.disk.files {
+func (d *disk) close() {
+	for _, f := range d.files {
 		f.src.Close()
 	}
 }
@@ -54,7 +54,7 @@ func (o *extentOpener) open(ctx context.Context, e extentLine) (mapped.Table, er
 		return zeros{}, nil
 	}
 	number := o.numbers[e.file]
-	if number != 0 && e.typ == extentSparse {
+	if number != 0 && e.sparse() {
 		// It would hold the same content twice, and its tables would be walked as often as it is named.
 		return nil, formats.Corrupt(name, e.at, "two extents are in the sparse file %q", e.file)
 	}
@@ -65,7 +65,7 @@ func (o *extentOpener) open(ctx context.Context, e extentLine) (mapped.Table, er
 		}
 	}
 	src := o.disk.files[number-1].src
-	if e.typ == extentSparse {
+	if e.sparse() {
 		s, err := o.openSparse(ctx, src, e)
 		if err != nil {
 			return nil, err
@@ -96,30 +96,30 @@ func (o *extentOpener) openFile(ctx context.Context, e extentLine) (int, error) 
 
 // openSparse opens a sparse extent in a file of its own.
 func (o *extentOpener) openSparse(ctx context.Context, src formats.Source, e extentLine) (*sparse, error) {
-	p, err := readAt(ctx, src, 0, min(headerLen, src.Size()), "the header")
+	p, err := readAt(ctx, src, 0, min(probeBytes, src.Size()), "the header")
 	if err != nil {
-		return nil, inFile(e.file, err)
+		return nil, mapped.InFile(e.file, err)
 	}
-	h, err := parseHeader(p, 0)
-	if err == nil {
-		err = h.check(src.Size())
+	h, err := readExtent(ctx, src, p)
+	if err == nil && kindOf(p) != sparseTypes[e.typ] {
+		err = formats.Corrupt(name, 0, "the file is not an extent of the type %s", e.typ)
 	}
 	if err == nil && h.flags&flagCompressed != 0 {
 		err = formats.Unsupported(name, offFlags, "a compressed extent in a disk of several")
 	}
 	if err != nil {
-		return nil, inFile(e.file, err)
+		return nil, mapped.InFile(e.file, err)
 	}
 	// Some writers round the capacity up to a grain.
 	if more := h.bytes() - e.bytes(); more < 0 || more >= h.grainBytes() {
 		return nil, formats.Corrupt(name, e.at, "the extent file %q holds %d sectors, the descriptor says %d", e.file, h.capacity, e.sectors)
 	}
-	if o.tables += h.tables(); o.tables > maxDirectoryBytes/entryBytes {
+	if o.tables += h.tables() * uint64(h.entrySize()/entryBytes); o.tables > maxDirectoryBytes/entryBytes {
 		return nil, formats.Corrupt(name, e.at, "the disk has more than %d grain tables", maxDirectoryBytes/entryBytes)
 	}
 	s, err := openSparse(ctx, src, h, o.sparse)
 	if err != nil {
-		return nil, inFile(e.file, err)
+		return nil, mapped.InFile(e.file, err)
 	}
 	s.length = e.bytes()
 	return s, nil

@@ -27,15 +27,29 @@ func FuzzOpen(f *testing.F) {
 	f.Add(describe("twoGbMaxExtentSparse", `RW 3 SPARSE "x"`, "RW 3 ZERO"), []byte(plain))
 	f.Add(describe("vmfs", `RW 2 VMFS "x" 1`, "NOACCESS 3 ZERO", `RDONLY 1 FLAT "x"`), formatstest.Noise(3, 3*sector))
 	f.Add([]byte("COWD"), []byte("KDMV"))
+	one := content{1: formatstest.Noise(4, grainLen)}
+	f.Add(describe("vmfsSparse", `RW 24 VMFSSPARSE "x"`), []byte(buildCOWD(24, one).file))
+	f.Add(describe("seSparse", `RW 24 SESPARSE "x"`), []byte(buildSE(24, one, map[int64]uint64{0: 2}).file))
+	f.Add(describeChild("seSparse", 1, 0x12345678, "parent", `RW 24 SESPARSE "x"`), []byte(buildSE(24, content{}, nil).file))
+	f.Add(describeChild("twoGbMaxExtentSparse", 1, 0x12345678, "parent", `RW 3 SPARSE "x"`, "RW 21 ZERO"), []byte(plain))
 
 	f.Fuzz(func(t *testing.T, p, extent []byte) {
 		_, err := vmdk.Format().Check(context.Background(), formatstest.NewSource(extent), func(formats.Finding) {})
 		formatstest.ExpectClass(t, "check of the extent", err)
 		formatstest.Fuzzed{
 			Format: vmdk.Format(), Source: func() formats.Source { return formatstest.NewSource(p) },
-			Resolver: anyName(extent), File: func(string) []byte { return extent }, Budget: 4 << 20,
+			Resolver: anyName(extent), File: fileOf(p, extent), Budget: 4 << 20,
 		}.Run(t)
 	})
+}
+
+// fileOf returns what anyName opens for the disk p: its parent's name is not also that of an extent.
+func fileOf(p, extent []byte) func(string) []byte {
+	in, err := vmdk.Format().Info(context.Background(), formatstest.NewSource(p))
+	if err != nil || len(in.Refs) == 0 || in.Refs[len(in.Refs)-1].Kind != formats.Parent {
+		return func(string) []byte { return extent }
+	}
+	return nil
 }
 
 // seed is a sparse extent of three grains of a sector, the second of which is stored. The table has
@@ -48,14 +62,22 @@ func seed(createType string, flags uint32, grain file) file {
 	return append(p, make(file, 8).u32(4, 2)...)
 }
 
-// anyName is a resolver that opens the same bytes under every name.
+// anyName is a resolver that opens the same bytes as every extent, and a disk of 24 sectors as every parent.
 type anyName []byte
 
+// fuzzParent has the CID 12345678, as all descriptors here.
+var fuzzParent = buildPlain(1, 24, content{0: formatstest.Noise(5, grainLen)}, nil, selfDescriptor("monolithicSparse", 24)).file
+
 func (a anyName) Resolve(_ context.Context, r formats.Ref) (formats.Source, formats.Resolver, error) {
-	if r.Kind != formats.ExtentOf || r.Name == "" {
-		panic("a name that is none of an extent")
+	switch {
+	case r.Name == "":
+		panic("an empty name")
+	case r.Kind == formats.ExtentOf:
+		return formatstest.NewSource(a), a, nil
+	case r.Kind == formats.Parent:
+		return formatstest.NewSource(fuzzParent), nil, nil
 	}
-	return formatstest.NewSource(a), a, nil
+	panic("a name that is none of an extent or a parent")
 }
 
 func (a anyName) Open(context.Context, formats.Ref) (formats.Image, error) {

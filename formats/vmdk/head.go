@@ -9,12 +9,13 @@ import (
 )
 
 // Format returns the VMDK format: monolithicSparse, streamOptimized, monolithicFlat,
-// twoGbMaxExtentSparse, twoGbMaxExtentFlat and vmfs disks.
+// twoGbMaxExtentSparse, twoGbMaxExtentFlat, vmfs, vmfsSparse and seSparse disks.
 //
-// Open refuses, by name, what is not read: disks based on a parent, ESX sparse (COWD) and
-// space-efficient sparse extents, devices, an extent of a disk without its descriptor
-// (formats.ErrUnsupported). The extent files that a descriptor names are opened by the Resolver; a
-// nil one, and names that are addresses, are formats.ErrNotAllowed. Info answers for all of these.
+// Open refuses, by name, what is not read: devices, an extent of a disk without its descriptor, a
+// space-efficient extent whose journal must be replayed (formats.ErrUnsupported). The extent files that a
+// descriptor names are opened by the Resolver, and so is the parent that a disk is based on, which must have
+// the CID that the disk says; a nil one, and names that are addresses, are formats.ErrNotAllowed. Info answers for
+// all of these.
 //
 // Check looks at one file: a descriptor, or a sparse extent with its tables and markers.
 func Format() formats.Format {
@@ -95,10 +96,9 @@ func readHead(ctx context.Context, src formats.Source) (head, error) {
 			return h, formats.Corrupt(name, 0, "the descriptor has %d bytes, at most %d are allowed", src.Size(), maxDescriptorBytes)
 		}
 		return h, h.readDescriptor(ctx, src, 0, src.Size())
-	case cowdFile:
-		return h, formats.Unsupported(name, 0, "ESX sparse extents (COWD, vmfsSparse)")
-	case seSparseFile:
-		return h, formats.Unsupported(name, 0, "space-efficient sparse extents (seSparse)")
+	case cowdFile, seSparseFile:
+		h.header, err = readExtent(ctx, src, p)
+		return h, err
 	}
 	return h, formats.Corrupt(name, 0, "not a VMDK file: neither a header nor a descriptor")
 }
@@ -167,8 +167,8 @@ func readAt(ctx context.Context, src formats.Source, off, n int64, what string) 
 	return p, formats.ReadAt(ctx, name, src, p, off, what)
 }
 
-// own says that the file holds its disk itself.
-func (h *head) own() bool { return h.kind == sparseFile }
+// own says that the file holds its disk itself, or is an extent of one.
+func (h *head) own() bool { return h.kind != descriptorFile && h.kind != foreign }
 
 // check says whether the disk can be read, as far as the head tells.
 func (h *head) check() error {

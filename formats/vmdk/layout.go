@@ -61,7 +61,7 @@ const (
 	minVersion       = 1
 	maxVersion       = 3
 	compressionZlib  = 1
-	entryBytes       = 4 // of grain directories and tables
+	entryBytes       = 4 // of grain directories and tables of hosted extents
 	entryZeroedGrain = 1
 )
 
@@ -84,8 +84,9 @@ const (
 	maxDiskSectors = math.MaxInt64 / sectorSize
 )
 
-// header is a SparseExtentHeader.
+// header is a SparseExtentHeader, or what the header of an ESX extent says of the same things.
 type header struct {
+	kind             extentKind
 	version          uint32
 	flags            uint32
 	capacity         uint64 // of the extent, sectors
@@ -100,6 +101,10 @@ type header struct {
 	unclean          bool
 	newlines         string
 	compression      uint16
+	// Of ESX extents:
+	gdEntries uint64 // entries of the grain directory
+	// Where things of space-efficient extents begin, sectors.
+	volatileHeader, tablesAt, grainsAt uint64
 }
 
 // parseHeader reads the fields of the sector p and judges none of them but the magic. at is where p
@@ -134,6 +139,9 @@ func parseHeader(p []byte, at int64) (header, error) {
 // check refuses what can't be read, and fields that contradict each other, the limits or the file
 // of fileSize bytes. After it, the sizes below may be used.
 func (h *header) check(fileSize int64) error {
+	if h.kind != hostedExtent {
+		return h.checkESX(fileSize)
+	}
 	fileSectors := uint64(fileSize) / sectorSize
 	packed := h.flags&flagCompressed != 0
 	switch unknown := h.flags &^ (flagsIgnorable | flagCompressed | flagMarkers); {
@@ -149,22 +157,34 @@ func (h *header) check(fileSize int64) error {
 		return formats.Corrupt(name, offCompression, "compression algorithm %d contradicts the flags %#x", h.compression, h.flags)
 	case packed != (h.flags&flagMarkers != 0):
 		return formats.Unsupported(name, offFlags, "compressed grains without markers, or markers without compressed grains (flags %#x)", h.flags)
-	case h.grainSectors == 0 || h.grainSectors&(h.grainSectors-1) != 0 || h.grainSectors > maxGrainSectors:
-		return formats.Corrupt(name, offGrainSize, "the grain size is %d sectors, must be a power of two up to %d", h.grainSectors, maxGrainSectors)
-	case packed && h.grainSectors > maxPackedSectors:
-		return formats.Unsupported(name, offGrainSize, "compressed grains of %d sectors (at most %d)", h.grainSectors, maxPackedSectors)
 	case h.gtesPerGT == 0 || h.gtesPerGT > maxGTEsPerGT:
 		return formats.Corrupt(name, offGTEsPerGT, "grain tables have %d entries, must be 1 to %d", h.gtesPerGT, maxGTEsPerGT)
-	case h.capacity == 0:
-		return formats.Corrupt(name, offCapacity, "the extent has a capacity of 0")
-	case h.capacity > maxDiskSectors:
-		return formats.Corrupt(name, offCapacity, "the capacity of %d sectors is beyond 63 bits", h.capacity)
-	case h.tables() > maxDirectoryBytes/entryBytes:
-		return formats.Corrupt(name, offCapacity, "the capacity of %d sectors takes %d grain tables, at most %d are allowed", h.capacity, h.tables(), maxDirectoryBytes/entryBytes)
+	}
+	if err := h.checkGrains(offGrainSize, offCapacity); err != nil {
+		return err
+	}
+	switch {
+	case packed && h.grainSectors > maxPackedSectors:
+		return formats.Unsupported(name, offGrainSize, "compressed grains of %d sectors (at most %d)", h.grainSectors, maxPackedSectors)
 	case h.overHead > fileSectors:
 		return formats.Corrupt(name, offOverHead, "the grains begin at sector %d, past the end of the file", h.overHead)
 	}
 	return h.checkDescriptor(fileSize)
+}
+
+// checkGrains refuses sizes beyond the limits. The fields lie at these offsets; gtesPerGT is good.
+func (h *header) checkGrains(grainSize, capacity int64) error {
+	switch most := uint64(maxDirectoryBytes / h.entrySize()); {
+	case h.grainSectors == 0 || h.grainSectors&(h.grainSectors-1) != 0 || h.grainSectors > maxGrainSectors:
+		return formats.Corrupt(name, grainSize, "the grain size is %d sectors, must be a power of two up to %d", h.grainSectors, maxGrainSectors)
+	case h.capacity == 0:
+		return formats.Corrupt(name, capacity, "the extent has a capacity of 0")
+	case h.capacity > maxDiskSectors:
+		return formats.Corrupt(name, capacity, "the capacity of %d sectors is beyond 63 bits", h.capacity)
+	case h.tables() > most:
+		return formats.Corrupt(name, capacity, "the capacity of %d sectors takes %d grain tables, at most %d are allowed", h.capacity, h.tables(), most)
+	}
+	return nil
 }
 
 // checkDescriptor refuses an embedded descriptor that lies outside the file or is too large.
@@ -184,8 +204,35 @@ func (h *header) checkDescriptor(fileSize int64) error {
 // grainBytes is the size of a grain.
 func (h *header) grainBytes() int64 { return int64(h.grainSectors) * sectorSize }
 
+// headerBytes is the size of the header.
+func (h *header) headerBytes() int64 {
+	if h.kind == cowdExtent {
+		return cowdHeaderLen
+	}
+	return headerLen
+}
+
+// directoryField is where in the header the offset of the grain directory lies.
+func (h *header) directoryField() int64 {
+	switch h.kind {
+	case cowdExtent:
+		return offCOWDDirectory
+	case seSparseExtent:
+		return offSEDirectory
+	}
+	return offGDOffset
+}
+
+// entrySize is the size of an entry of the grain directory and of grain tables, in bytes.
+func (h *header) entrySize() int64 {
+	if h.kind == seSparseExtent {
+		return seEntryBytes
+	}
+	return entryBytes
+}
+
 // tableBytes is the size of a grain table. In the file it fills whole sectors.
-func (h *header) tableBytes() int64 { return int64(h.gtesPerGT) * entryBytes }
+func (h *header) tableBytes() int64 { return int64(h.gtesPerGT) * h.entrySize() }
 
 // tableSpan is how many bytes of disk a grain table describes.
 func (h *header) tableSpan() int64 { return int64(h.gtesPerGT) * h.grainBytes() }

@@ -1,9 +1,9 @@
 // Package vmdk reads VMware's virtual disks: sparse disks in one file, compressed streams of them,
 // and descriptors that name flat or sparse extent files.
 //
-// It doesn't write, and follows no name by itself: extent files are opened by the Resolver, of
-// which a descriptor's createType must allow the type. Parent disks and ESX's sparse extents are
-// refused by name.
+// It follows no name by itself: extent files and the disk that a disk is based on (snapshots, linked clones) are
+// opened by the Resolver. A descriptor's createType must allow the type of its extents, and the parent must have the
+// CID that the disk was made for, and its size. The journal of a space-efficient extent is not replayed.
 //
 // An open disk holds its grain directories (at most 32 MiB over all extents), about 4 MiB of grain
 // tables and 4 MiB of decompressed grains; each read under way adds at most 4 MiB of compressed
@@ -12,8 +12,8 @@
 //
 // Where this package and QEMU differ, it is stricter: grains and tables beyond the end of the file,
 // a marker of another grain, a text-mode transfer, contradicting or repeated values, an extent
-// file that is too short, and an extent without its descriptor are refused; a name that is an
-// address is never followed. It is more complete in that it reads extents of zeros and read-only ones
+// file that is too short, an extent without its descriptor, and a parent of another size are refused; a name
+// that is an address is never followed. It is more complete in that it reads extents of zeros and read-only ones
 // (QEMU leaves them out, and moves what follows), the redundant grain directory, and streams
 // without a grain directory. What was never written in a flat extent's sparse file is known to be
 // zeros; QEMU's map also calls it data.
@@ -22,7 +22,6 @@ package vmdk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sort"
 
 	"imgferry/formats"
@@ -34,23 +33,41 @@ func open(ctx context.Context, src formats.Source, res formats.Resolver) (format
 	if err != nil {
 		return nil, err
 	}
+	return h.open(ctx, src, res)
+}
+
+// open opens the disk in src, with its extents and the disk that it is based on.
+func (h *head) open(ctx context.Context, src formats.Source, res formats.Resolver) (_ formats.Image, err error) {
 	if err := h.check(); err != nil {
 		return nil, err
 	}
+	var s *sparse
+	var d *disk
 	if h.own() {
-		s, err := openSparse(ctx, src, h.header, 1)
-		if err != nil {
-			return nil, err
-		}
-		s.file = mapped.NewReader(ctx, name, src)
-		return mapped.New(mapped.Config{Reader: s.file, Size: s.length, Table: s}), nil
+		s, err = openSparse(ctx, src, h.header, 1)
+	} else {
+		d, err = openExtents(ctx, res, h.descriptor)
 	}
-	d, err := openExtents(ctx, res, h.descriptor)
 	if err != nil {
 		return nil, err
 	}
-	own := mapped.NewReader(ctx, name, src)
-	return mapped.New(mapped.Config{Reader: own, Size: d.size(), Table: d, Files: d.attach(own), Holes: true}), nil
+	c := mapped.Config{BelowName: h.parentRef().Name}
+	if h.based() {
+		if c.Below, err = h.openParent(ctx, res, h.size()); err != nil {
+			if d != nil {
+				d.close()
+			}
+			return nil, err
+		}
+	}
+	c.Reader = mapped.NewReader(ctx, name, src)
+	if s != nil {
+		s.file = c.Reader
+		c.Size, c.Table = s.length, s
+	} else {
+		c.Size, c.Table, c.Files, c.Holes = d.size(), d, d.attach(c.Reader), true
+	}
+	return mapped.New(c), nil
 }
 
 // disk is the table of a disk of several extents: their tables, end to end.
@@ -101,10 +118,8 @@ func (e *extent) named(err error) error {
 	if err == nil || e.file == "" {
 		return err
 	}
-	return inFile(e.file, err)
+	return mapped.InFile(e.file, err)
 }
-
-func inFile(file string, err error) error { return fmt.Errorf("in %q: %w", file, err) }
 
 // zeros is an extent of nothing.
 type zeros struct{}

@@ -1,6 +1,7 @@
 package vmdk
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -40,7 +41,7 @@ func openSparse(ctx context.Context, src formats.Source, h header, several int) 
 		return nil, err
 	}
 	// All grains of an empty table are not stored, as if there were no table.
-	if err := dir.bound(ctx, src, h, func(i int64) { clear(dir.entries[i*entryBytes:][:entryBytes]) }); err != nil {
+	if err := dir.bound(ctx, src, h, func(i int64) { clear(dir.entry(i)) }); err != nil {
 		return nil, err
 	}
 	s := &sparse{header: h, length: h.bytes(), fileSize: src.Size(), dir: dir}
@@ -58,14 +59,36 @@ func (h *header) packed() bool { return h.flags&flagCompressed != 0 }
 // directory is a grain directory.
 type directory struct {
 	entries []byte // as in the file; 0: there is no table
+	header  *header
 	// rebuilt are the tables made from markers; an entry is then a number in it, from 1.
 	rebuilt [][]byte
 }
 
-// at returns entry i.
-func (d directory) at(i int64) uint32 { return binary.LittleEndian.Uint32(d.entries[i*entryBytes:]) }
+// entry returns the bytes of entry i.
+func (d directory) entry(i int64) []byte {
+	size := d.header.entrySize()
+	return d.entries[i*size:][:size]
+}
 
-func (d directory) count() int64 { return int64(len(d.entries)) / entryBytes }
+// at returns the sector at which table i begins, or 0.
+func (d directory) at(i int64) int64 {
+	p := d.entry(i)
+	if d.header.kind != seSparseExtent {
+		return int64(binary.LittleEndian.Uint32(p))
+	}
+	e := binary.LittleEndian.Uint64(p)
+	if e == 0 {
+		return 0
+	}
+	return int64(d.header.tablesAt) + int64(uint32(e))*seTableSectors
+}
+
+func (d directory) count() int64 {
+	if d.entries == nil {
+		return 0
+	}
+	return int64(len(d.entries)) / d.header.entrySize()
+}
 
 // bound refuses more tables than the file holds data for, and calls empty for the entries of those
 // that lie in holes of the file.
@@ -79,7 +102,7 @@ func (d directory) bound(ctx context.Context, src formats.Source, h header, empt
 		if e == 0 {
 			continue
 		}
-		hole, err := tables.Add(int64(e)*sectorSize, h.tableBytes(), -1)
+		hole, err := tables.Add(e*sectorSize, h.tableBytes(), -1)
 		if err != nil {
 			return err
 		}
@@ -93,7 +116,7 @@ func (d directory) bound(ctx context.Context, src formats.Source, h header, empt
 // openDirectory returns the first grain directory that is usable: the primary one, the redundant
 // one, one rebuilt from the markers of a stream. A failed read is no reason to try the next.
 func openDirectory(ctx context.Context, src formats.Source, h header) (directory, error) {
-	dir, first := readDirectory(ctx, src, h, h.gdOffset, offGDOffset)
+	dir, first := readDirectory(ctx, src, h, h.gdOffset, h.directoryField())
 	if !errors.Is(first, formats.ErrCorrupt) {
 		return dir, first
 	}
@@ -120,9 +143,9 @@ func openDirectory(ctx context.Context, src formats.Source, h header) (directory
 // Its tables must lie in the file.
 func readDirectory(ctx context.Context, src formats.Source, h header, offset uint64, at int64) (directory, error) {
 	fileSectors := uint64(src.Size()) / sectorSize
-	n := h.tables() * entryBytes
+	n := h.tables() * uint64(h.entrySize())
 	switch {
-	case offset == gdAtEnd:
+	case offset == gdAtEnd && h.kind == hostedExtent:
 		return directory{}, formats.Corrupt(name, at, "the grain directory is at the end, and no footer says where")
 	case offset == 0:
 		return directory{}, formats.Corrupt(name, at, "there is no grain directory")
@@ -134,7 +157,7 @@ func readDirectory(ctx context.Context, src formats.Source, h header, offset uin
 	if err != nil {
 		return directory{}, err
 	}
-	dir := directory{entries: p}
+	dir := directory{entries: p, header: &h}
 	// Each table has sectors of its own. If the file has not that many, tables are shared, and a few
 	// bytes of file could keep a walk over them busy for hours.
 	var tables int64
@@ -144,8 +167,11 @@ func readDirectory(ctx context.Context, src formats.Source, h header, offset uin
 			continue
 		}
 		tables++
-		if int64(e)*sectorSize > src.Size()-h.tableBytes() {
-			return dir, formats.Corrupt(name, base+i*entryBytes, "the grain table for disk offset %d reaches past the end of the file", i*h.tableSpan())
+		if h.kind == seSparseExtent && binary.LittleEndian.Uint32(dir.entry(i)[4:]) != seTableThere {
+			return dir, formats.Corrupt(name, base+i*seEntryBytes, "the grain directory's entry for disk offset %d has an unknown type", i*h.tableSpan())
+		}
+		if e*sectorSize > src.Size()-h.tableBytes() {
+			return dir, formats.Corrupt(name, base+i*h.entrySize(), "the grain table for disk offset %d reaches past the end of the file", i*h.tableSpan())
 		}
 	}
 	if room := src.Size() / roundUp(h.tableBytes()); tables > room {
@@ -164,7 +190,7 @@ func (s *sparse) loadTable(i int64) ([]byte, error) {
 		return s.dir.rebuilt[e-1], nil
 	}
 	p := make([]byte, s.tableBytes())
-	return p, s.file.Read(p, int64(e)*sectorSize, "a grain table")
+	return p, s.file.Read(p, e*sectorSize, "a grain table")
 }
 
 // Map returns the run that starts at off, which is inside the extent: at most limit bytes, and not
@@ -180,7 +206,7 @@ func (s *sparse) Map(off, limit int64) (mapped.Run, error) {
 		return mapped.Run{}, err
 	}
 	first := (off - index*s.tableSpan()) / s.grainBytes()
-	return s.mapGrains(off, limit, table[first*entryBytes:])
+	return s.mapGrains(off, limit, table[first*s.entrySize():])
 }
 
 // mapHole returns the run of directory entries, from index on, that have no table.
@@ -194,19 +220,19 @@ func (s *sparse) mapHole(off, limit, index int64) mapped.Run {
 
 // mapGrains returns the run at the start of entries.
 func (s *sparse) mapGrains(off, limit int64, entries []byte) (mapped.Run, error) {
-	size := s.grainBytes()
+	size, entry := s.grainBytes(), s.entrySize()
 	guest := off &^ (size - 1)
 	first, what := s.grain(entries, guest)
 	if what != "" {
 		return mapped.Run{}, formats.Corrupt(name, s.entryOffset(guest), "the grain table entry for disk offset %d %s", guest, what)
 	}
 	n := int64(1) // grains
-	for ; n*entryBytes < int64(len(entries)) && guest+n*size < off+limit; n++ {
-		if first.host == 0 && [entryBytes]byte(entries[n*entryBytes:]) == [entryBytes]byte(entries) {
+	for ; n*entry < int64(len(entries)) && guest+n*size < off+limit; n++ {
+		if first.host == 0 && bytes.Equal(entries[n*entry:][:entry], entries[:entry]) {
 			continue // nothing stored: most entries of most disks
 		}
 		// A fault in a later entry is for the read that comes to it.
-		g, what := s.grain(entries[n*entryBytes:], guest+n*size)
+		g, what := s.grain(entries[n*entry:], guest+n*size)
 		if what != "" || g.kind != first.kind || g.kind == mapped.Data && g.host != first.host+n*size {
 			break
 		}
@@ -226,15 +252,16 @@ type grain struct {
 	kind mapped.Kind
 	// host is where the bytes, or the marker before them, start in the file, for Data and Encoded.
 	host int64
+	bad  string // why the entry can't be right, or ""
 }
 
 // grain decodes the first of entries, of the grain at disk offset guest of the extent. what names the
 // fault if there is one.
 func (s *sparse) grain(entries []byte, guest int64) (g grain, what string) {
-	g = s.header.grain(binary.LittleEndian.Uint32(entries))
+	g = s.header.grain(entries)
 	switch {
-	case g.host == entryZeroedGrain*sectorSize:
-		return g, "is a zeroed grain, which the header says there are none of"
+	case g.bad != "":
+		return g, g.bad
 	// Of the disk's last grain the file must hold what belongs to the disk.
 	case g.kind == mapped.Data && g.host > s.fileSize-min(s.grainBytes(), s.length-guest),
 		g.kind == mapped.Encoded && g.host > s.fileSize-grainMarkerLen:
@@ -243,17 +270,23 @@ func (s *sparse) grain(entries []byte, guest int64) (g grain, what string) {
 	return g, ""
 }
 
-// grain decodes a grain table entry and judges nothing.
-func (h *header) grain(e uint32) grain {
-	switch {
+// grain decodes the grain table entry that p begins with, and doesn't judge where the grain lies.
+func (h *header) grain(p []byte) grain {
+	if h.kind == seSparseExtent {
+		return h.seGrain(binary.LittleEndian.Uint64(p))
+	}
+	switch e := binary.LittleEndian.Uint32(p); {
 	case e == 0:
 		return grain{}
 	case e == entryZeroedGrain && h.flags&flagZeroedGrains != 0:
 		return grain{kind: mapped.Zero}
+	case e == entryZeroedGrain:
+		return grain{bad: "is a zeroed grain, which the header says there are none of"}
 	case h.packed():
-		return grain{mapped.Encoded, int64(e) * sectorSize}
+		return grain{kind: mapped.Encoded, host: int64(e) * sectorSize}
+	default:
+		return grain{kind: mapped.Data, host: int64(e) * sectorSize}
 	}
-	return grain{mapped.Data, int64(e) * sectorSize}
 }
 
 // entryOffset is where in the file the entry of the grain at disk offset guest lies, or -1.
@@ -262,5 +295,5 @@ func (s *sparse) entryOffset(guest int64) int64 {
 		return -1
 	}
 	index := guest / s.tableSpan()
-	return int64(s.dir.at(index))*sectorSize + (guest-index*s.tableSpan())/s.grainBytes()*entryBytes
+	return s.dir.at(index)*sectorSize + (guest-index*s.tableSpan())/s.grainBytes()*s.entrySize()
 }

@@ -46,7 +46,7 @@ func TestTablesInHoles(t *testing.T) {
 // TestNoParentInvented: a file without a descriptor, or with one that can't be read, names no parent.
 func TestNoParentInvented(t *testing.T) {
 	extent := buildPlain(1, evenSectors, content{}, nil, "").file
-	for name, p := range map[string]file{"COWD": cowd(), "an extent": extent, "a cut header": extent[:100], "a long descriptor": append(file("# Disk DescriptorFile\n"), make(file, 64<<20)...)} {
+	for name, p := range map[string]file{"COWD": buildCOWD(24, content{}).file, "an extent": extent, "a cut header": extent[:100], "a long descriptor": append(file("# Disk DescriptorFile\n"), make(file, 64<<20)...)} {
 		in, err := vmdk.Format().Info(context.Background(), formatstest.NewSource(p))
 		if err != nil || in.Problem == nil || len(in.Refs) != 0 {
 			t.Errorf("%s: %+v, %v", name, in, err)

@@ -101,7 +101,7 @@ func rebuildDirectory(ctx context.Context, src formats.Source, h header) (direct
 	if src.Size() > maxAddressed {
 		return directory{}, formats.Unsupported(name, -1, "a stream of more than 2 TiB without a grain directory")
 	}
-	var dir directory
+	dir := directory{header: &h}
 	numbers := map[int64]int{} // of the tables in dir.rebuilt, from 1, by their place in the directory
 	err := walkMarkers(ctx, src, h, func(at int64, m marker) error {
 		i := int64(m.value / h.grainSectors)
