@@ -10,36 +10,6 @@ import (
 	"imgferry/formats/mapped"
 )
 
-// append is the inverse of parseHeader.
-func (h header) append(dst []byte) []byte {
-	be := binary.BigEndian
-	p := make([]byte, max(int(h.headerLen), headerLenV2))
-	be.PutUint32(p[offMagic:], magic)
-	be.PutUint32(p[offVersion:], h.version)
-	be.PutUint64(p[offBackingOffset:], h.backingOffset)
-	be.PutUint32(p[offBackingSize:], h.backingSize)
-	be.PutUint32(p[offClusterBits:], h.clusterBits)
-	be.PutUint64(p[offSize:], h.size)
-	be.PutUint32(p[offCryptMethod:], h.cryptMethod)
-	be.PutUint32(p[offL1Entries:], h.l1Entries)
-	be.PutUint64(p[offL1Offset:], h.l1Offset)
-	be.PutUint64(p[offRefcountTable:], h.refTableOffset)
-	be.PutUint32(p[offRefcountClusters:], h.refClusters)
-	be.PutUint32(p[offSnapshots:], h.snapshots)
-	be.PutUint64(p[offSnapshotTable:], h.snapshotTable)
-	if h.version >= 3 {
-		be.PutUint64(p[offIncompatible:], h.incompatible)
-		be.PutUint64(p[offCompatible:], h.compatible)
-		be.PutUint64(p[offAutoclear:], h.autoclear)
-		be.PutUint32(p[offRefcountOrder:], h.refcountOrder)
-		be.PutUint32(p[offHeaderLen:], h.headerLen)
-		if h.headerLen > offCompressionType {
-			p[offCompressionType] = h.compressionTyp
-		}
-	}
-	return append(dst, p...)
-}
-
 func TestHeaderRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 1000 {
