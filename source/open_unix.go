@@ -12,6 +12,9 @@ import (
 // block for ever. It has no effect on regular files and on reads of block devices.
 const openFlags = os.O_RDONLY | syscall.O_NONBLOCK
 
+// unlinkEarly: an open file can be removed.
+const unlinkEarly = true
+
 // errNoData is lseek's answer when there is no data (or no file) after the offset.
 const errNoData = syscall.ENXIO
 

@@ -1,4 +1,6 @@
-// Package source is where the bytes of an image come from: a local file or a block device.
+// Package source is where the bytes of an image come from: a local file or a block device (File), an object
+// at another machine that is read by ranges (Remote; HTTP is one of a web server), what is inside of a
+// compressed file (Stream) or of an archive (Section).
 //
 // It knows nothing of image formats: its File satisfies the interfaces that package formats
 // declares (Source and HoleFinder) by its methods alone. It never writes, and never follows a name
