@@ -19,9 +19,6 @@ import (
 // stay in the CPU's cache.
 const compareStep = 256 << 10
 
-// decoderRoom is capacity beyond a buffer's length that lets decoders write in whole words.
-const decoderRoom = 64
-
 // Compare finds the first byte in which two disks differ. A disk reads as zeros beyond its end. It
 // returns -1 if there is none. Memory is two blocks of 2 MiB a worker.
 func Compare(ctx context.Context, a, b formats.Image, o Options) (offset int64, err error) {
@@ -84,7 +81,7 @@ func (c *comparison) run(parent context.Context, workers int) error {
 	})
 	for range workers {
 		g.Go(func() error {
-			bufA, bufB := make([]byte, BlockSize+decoderRoom), make([]byte, BlockSize+decoderRoom)
+			bufA, bufB := newBlock(), newBlock()
 			for p := range pairs {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)

@@ -7,7 +7,6 @@ package convert
 import (
 	"context"
 	"fmt"
-	"iter"
 	"runtime"
 	"sync/atomic"
 
@@ -50,6 +49,8 @@ type Options struct {
 	Workers int
 	// Digest asks for the content digest.
 	Digest bool
+	// Sparse says which blocks count as empty.
+	Sparse Sparse
 	// Progress is counted up as blocks are done, if not nil.
 	Progress *Progress
 }
@@ -66,7 +67,8 @@ type Progress struct {
 
 // Result is what a run found out about the disk.
 type Result struct {
-	// Blocks has a bit for each 2 MiB block that holds a non-zero byte.
+	// Blocks has a bit for each 2 MiB block that is not empty, as Options.Sparse has it: with
+	// SparseZeros, that holds a non-zero byte.
 	Blocks *bitmap.Bitmap
 	// Digest is the content digest, if it was asked for.
 	Digest Digest
@@ -116,13 +118,14 @@ func Stream(ctx context.Context, img formats.Image, w Writer, o Options) (Result
 	e := engine{
 		img:     img,
 		workers: o.workers(),
+		all:     o.Sparse == SparseNone,
 		buffers: func(s *slot) {
-			s.block = make([]byte, BlockSize)
+			s.block = newBlock()
 			s.encoded = make([]byte, 0, w.MaxEncodedSize())
 		},
 		work: func(_ context.Context, s *slot) error {
 			c.look(s)
-			if s.zero {
+			if s.empty {
 				return nil
 			}
 			var err error
@@ -131,7 +134,7 @@ func Stream(ctx context.Context, img formats.Image, w Writer, o Options) (Result
 		},
 		emit: func(s *slot) error {
 			c.add(s)
-			if s.zero {
+			if s.empty {
 				return nil
 			}
 			return w.WriteBlock(s.index, s.encoded)
@@ -147,16 +150,27 @@ func Stream(ctx context.Context, img formats.Image, w Writer, o Options) (Result
 	return c.result(), nil
 }
 
-// Scan reads img and writes nothing: it finds out which blocks hold data, and the digest if asked.
+// Scan reads img and writes nothing: it finds out which blocks hold data, and the digest if asked. It
+// reads nothing where neither takes it.
 func Scan(ctx context.Context, img formats.Image, o Options) (Result, error) {
 	if err := CheckSize(img); err != nil {
 		return Result{}, err
 	}
 	c := newCollector(img.Size(), o)
+	if o.Sparse != SparseZeros && !o.Digest { // content plays no part
+		for b, err := range candidates(ctx, img, o.Sparse == SparseNone) {
+			if err != nil {
+				return Result{}, err
+			}
+			c.blocks.Set(b.index)
+		}
+		return c.result(), nil
+	}
 	e := engine{
 		img:     img,
 		workers: o.workers(),
-		buffers: func(s *slot) { s.block = make([]byte, BlockSize) },
+		all:     o.Sparse == SparseNone,
+		buffers: func(s *slot) { s.block = newBlock() },
 		work:    func(_ context.Context, s *slot) error { c.look(s); return nil },
 		emit:    func(s *slot) error { c.add(s); return nil },
 		read:    readBlock,
@@ -167,67 +181,41 @@ func Scan(ctx context.Context, img formats.Image, o Options) (Result, error) {
 	return c.result(), nil
 }
 
-// readBlock fills s.block with the guest bytes of block s.index, zeros beyond the disk's end.
+// decoderRoom is capacity beyond a buffer's length that lets decoders write in whole words.
+const decoderRoom = 64
+
+// newBlock returns a buffer for a block.
+func newBlock() []byte { return make([]byte, BlockSize, BlockSize+decoderRoom) }
+
+// readBlock fills s.block with the guest bytes of block s.index: what s.spans say, zeros elsewhere and
+// beyond the disk's end.
 func readBlock(img formats.Image, s *slot) error {
-	off := s.index * BlockSize
-	n := min(BlockSize, img.Size()-off)
-	clear(s.block[n:])
-	if err := formats.ReadFull(img, s.block[:n], off); err != nil {
-		return fmt.Errorf("reading the disk at %d: %w", off, err)
+	start := s.index * BlockSize
+	done := int64(0) // bytes of the block
+	for _, x := range s.spans {
+		from := x.off - start
+		clear(s.block[done:from])
+		done = from + x.n
+		if err := formats.ReadFull(img, s.block[from:done], x.off); err != nil {
+			return fmt.Errorf("reading the disk at %d: %w", x.off, err)
+		}
 	}
+	clear(s.block[done:])
 	return nil
-}
-
-// Candidates yields, ascending, the numbers of the blocks that img's extents don't prove to be
-// zero: those that must be read.
-func Candidates(ctx context.Context, img formats.Image) iter.Seq2[int64, error] {
-	return func(yield func(int64, error) bool) {
-		if err := CheckSize(img); err != nil {
-			yield(0, err)
-			return
-		}
-		next := int64(0) // first block not yet yielded
-		for x, err := range img.Extents(ctx) {
-			if err != nil {
-				yield(0, err)
-				return
-			}
-			if x.Zero || x.Length <= 0 {
-				continue
-			}
-			next = max(next, x.Offset/BlockSize)
-			for last := (x.Offset + x.Length - 1) / BlockSize; next <= last; next++ {
-				if !yield(next, nil) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// Count returns how many blocks Candidates yields.
-func Count(ctx context.Context, img formats.Image) (int64, error) {
-	var n int64
-	for _, err := range Candidates(ctx, img) {
-		if err != nil {
-			return 0, err
-		}
-		n++
-	}
-	return n, nil
 }
 
 // collector gathers what a run finds out, in emit order, and counts progress.
 type collector struct {
 	blocks *bitmap.Bitmap
 	sum    *Summer // nil: no digest
+	sparse Sparse
 	size   int64
 	read   int64
 	p      *Progress
 }
 
 func newCollector(size int64, o Options) *collector {
-	c := &collector{blocks: bitmap.New(bitmap.Blocks(size)), size: size, p: o.Progress}
+	c := &collector{blocks: bitmap.New(bitmap.Blocks(size)), size: size, sparse: o.Sparse, p: o.Progress}
 	if o.Digest {
 		c.sum = NewSummer()
 	}
@@ -239,7 +227,8 @@ func newCollector(size int64, o Options) *collector {
 
 // look runs on a worker: is the block zero, and if not, what is its hash?
 func (c *collector) look(s *slot) {
-	s.zero = bitmap.IsZero(s.block)
+	s.zero = (c.sum != nil || c.sparse == SparseZeros) && bitmap.IsZero(s.block)
+	s.empty = s.zero && c.sparse == SparseZeros
 	if !s.zero && c.sum != nil {
 		s.sum = SumBlock(s.block)
 	}
@@ -249,11 +238,11 @@ func (c *collector) look(s *slot) {
 func (c *collector) add(s *slot) {
 	n := min(BlockSize, c.size-s.index*BlockSize)
 	c.read += n
-	if !s.zero {
+	if !s.zero && c.sum != nil {
+		c.sum.Add(s.index, s.sum)
+	}
+	if !s.empty {
 		c.blocks.Set(s.index)
-		if c.sum != nil {
-			c.sum.Add(s.index, s.sum)
-		}
 		c.p.Stored.Add(1)
 	}
 	c.p.Read.Add(BlockSize)

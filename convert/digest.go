@@ -60,20 +60,20 @@ func SumBlock(block []byte) [sha256.Size]byte { return sha256.Sum256(block) }
 // FirstBlock returns the number and the bytes, padded to 2 MiB, of the first block that holds a
 // non-zero byte. block is nil for a disk of zeros.
 func FirstBlock(ctx context.Context, img formats.Image) (index int64, block []byte, err error) {
-	s := &slot{block: make([]byte, BlockSize)}
-	for i, err := range Candidates(ctx, img) {
+	s := &slot{block: newBlock()}
+	for c, err := range candidates(ctx, img, false) {
 		if err == nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		if err != nil {
 			return 0, nil, err
 		}
-		s.index = i
+		s.index, s.spans = c.index, c.spans
 		if err := readBlock(img, s); err != nil {
 			return 0, nil, err
 		}
 		if !bitmap.IsZero(s.block) {
-			return i, s.block, nil
+			return c.index, s.block, nil
 		}
 	}
 	return 0, nil, nil

@@ -11,10 +11,11 @@ import (
 // slot is one unit of work and its buffers. The fixed number of slots is the memory bound, and
 // waiting for a free one is the backpressure.
 type slot struct {
-	index   int64
-	block   []byte // guest bytes, BlockSize long; nil where the work reads in smaller steps
+	candidate
+	block   []byte // room for the block's guest bytes
 	encoded []byte
-	zero    bool
+	zero    bool // all of the block is
+	empty   bool // it is left out of the target
 	sum     [32]byte
 	done    chan struct{} // capacity 1: a worker never waits for the emitter
 }
@@ -27,6 +28,7 @@ type slot struct {
 type engine struct {
 	img     formats.Image
 	workers int
+	all     bool // look at every block
 	// buffers gives a new slot what it needs.
 	buffers func(*slot)
 	// read fills a slot. It runs on the worker, or on the one producer of a sequential image.
@@ -53,7 +55,7 @@ func (e *engine) run(parent context.Context) error {
 	g.Go(func() error {
 		defer close(queue)
 		defer close(order)
-		for index, err := range Candidates(ctx, e.img) {
+		for c, err := range candidates(ctx, e.img, e.all) {
 			if err != nil {
 				return err
 			}
@@ -63,8 +65,9 @@ func (e *engine) run(parent context.Context) error {
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
-			s.index = index
-			if s.block == nil && s.encoded == nil {
+			c.spans = append(s.spans[:0], c.spans...) // those of c change
+			s.candidate = c
+			if s.block == nil {
 				e.buffers(s)
 			}
 			if sequential {

@@ -8,14 +8,22 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 )
 
 // File is a local target: written beside its name, renamed to it when it is whole.
 type File struct {
-	f    *os.File
-	name string // what it will be called
-	done bool
+	f     *os.File
+	name  string // what it will be called
+	done  bool
+	loose bool // Commit does not wait for the disk
+	// dirty counts the bytes written since the system was last told to begin with them.
+	dirty atomic.Int64
 }
+
+// writebackStep is after how many bytes the disk is set to work, so that little is left to wait for in
+// Commit.
+const writebackStep = 32 << 20
 
 // maxPartBase is how much of a name goes into that of its unfinished file, in bytes: file systems
 // take 255, and 17 are added.
@@ -60,22 +68,49 @@ func Create(name string) (*File, error) {
 	return &File{f: f, name: name}, nil
 }
 
+// Path is where the file is until Commit, to be read back.
+func (t *File) Path() string { return t.f.Name() }
+
+// SkipSync has Commit not wait until the bytes are on the disk: a power cut soon after may then leave a
+// file that has its name but not all of its bytes.
+func (t *File) SkipSync() { t.loose = true }
+
 // Write appends p.
-func (t *File) Write(p []byte) (int, error) { return t.f.Write(p) }
+func (t *File) Write(p []byte) (int, error) {
+	n, err := t.f.Write(p)
+	t.wrote(n)
+	return n, err
+}
 
 // WriteAt writes p at off. What is never written stays a hole.
-func (t *File) WriteAt(p []byte, off int64) (int, error) { return t.f.WriteAt(p, off) }
+func (t *File) WriteAt(p []byte, off int64) (int, error) {
+	n, err := t.f.WriteAt(p, off)
+	t.wrote(n)
+	return n, err
+}
+
+func (t *File) wrote(n int) {
+	if t.loose {
+		return
+	}
+	if sum := t.dirty.Add(int64(n)); sum >= writebackStep && t.dirty.CompareAndSwap(sum, 0) {
+		startWriteback(t.f)
+	}
+}
 
 // Truncate sets the length in bytes.
 func (t *File) Truncate(size int64) error { return t.f.Truncate(size) }
 
-// Commit makes the file durable and gives it its name. After an error nothing has the name that
+// Commit makes the file durable, unless SkipSync was called, and gives it its name. After an error nothing has the name that
 // had not before.
 func (t *File) Commit() error {
 	if t.done {
 		return errors.New("the file was already committed or discarded")
 	}
-	err := t.f.Sync()
+	var err error
+	if !t.loose {
+		err = t.f.Sync()
+	}
 	if cerr := t.f.Close(); err == nil {
 		err = cerr
 	}
@@ -87,6 +122,9 @@ func (t *File) Commit() error {
 		return err
 	}
 	t.done = true
+	if t.loose {
+		return nil
+	}
 	return syncDir(filepath.Dir(t.name))
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"io"
 
 	"imgferry/bitmap"
 	"imgferry/formats"
@@ -21,13 +22,23 @@ const (
 	rawHole = 4096
 )
 
-// RawTarget is what a raw disk is written to: a new file, whose unwritten parts read as zeros.
+// RawTarget is what a raw disk is written to at any place: a new file, whose unwritten parts read as
+// zeros, or a Zeroer.
 type RawTarget interface {
 	WriteAt(p []byte, off int64) (int, error)
+	// Truncate makes the target a disk of size bytes, or fails if it can't be one.
 	Truncate(size int64) error
 }
 
-// Raw writes img's guest bytes to t, whose length becomes the virtual size. Zeros are not written.
+// Zeroer is a RawTarget that holds old bytes: a device. What is empty must be zeroed.
+type Zeroer interface {
+	RawTarget
+	// Zero makes the n bytes at off zeros.
+	Zero(off, n int64) error
+}
+
+// Raw writes img's guest bytes to t, whose length becomes the virtual size. What is empty is not
+// written, in units of 4 KiB; a Zeroer zeros it, in whole blocks.
 func Raw(ctx context.Context, img formats.Image, t RawTarget, o Options) (Result, error) {
 	if err := CheckSize(img); err != nil {
 		return Result{}, err
@@ -35,90 +46,131 @@ func Raw(ctx context.Context, img formats.Image, t RawTarget, o Options) (Result
 	if err := t.Truncate(img.Size()); err != nil {
 		return Result{}, err
 	}
-	step := rawStep
-	if compressed(ctx, img) {
-		step = BlockSize
-	}
 	c := newCollector(img.Size(), o)
+	r := rawCopy{img: img, t: t, c: c}
 	e := engine{
 		img:     img,
 		workers: o.workers(),
-		buffers: func(s *slot) { s.block = make([]byte, step) },
-		read:    func(formats.Image, *slot) error { return nil }, // work reads, step by step
-		work: func(ctx context.Context, s *slot) error {
-			return rawBlock(ctx, img, t, s, o.Digest)
-		},
-		emit: func(s *slot) error { c.add(s); return nil },
+		all:     o.Sparse == SparseNone,
+		buffers: func(s *slot) { s.block = newBlock() },
+		emit:    func(s *slot) error { c.add(s); return nil },
 	}
+	copyBlock := r.spans
+	var gaps *zeroing
+	if z, ok := t.(Zeroer); ok {
+		copyBlock = r.whole
+		gaps = &zeroing{to: z.Zero, ctx: ctx}
+		e.emit = func(s *slot) error {
+			c.add(s)
+			if s.empty {
+				return nil
+			}
+			return gaps.skip(s.index*BlockSize, min((s.index+1)*BlockSize, img.Size()))
+		}
+	} else if e.all {
+		copyBlock = r.whole
+	}
+	// Reading and writing take turns in small steps, so one goroutine does both: of a sequential image
+	// the one producer, which alone may read.
+	e.read = func(formats.Image, *slot) error { return nil }
+	e.work = copyBlock
 	if img.Sequential() {
-		// Only the one producer may read.
-		e.read = func(_ formats.Image, s *slot) error { return rawBlock(ctx, img, t, s, o.Digest) }
+		e.read = func(_ formats.Image, s *slot) error { return copyBlock(ctx, s) }
 		e.work = func(context.Context, *slot) error { return nil }
 	}
 	if err := e.run(ctx); err != nil {
 		return Result{}, err
 	}
+	if gaps != nil {
+		if err := gaps.skip(img.Size(), img.Size()); err != nil {
+			return Result{}, err
+		}
+	}
 	return c.result(), nil
 }
 
-// compressed says that the first data of img is stored compressed, and so, mostly, is the rest.
-func compressed(ctx context.Context, img formats.Image) bool {
-	for x, err := range img.Extents(ctx) {
-		if err != nil || !x.Zero {
-			return x.Compressed
-		}
-	}
-	return false
+// rawCopy copies blocks.
+type rawCopy struct {
+	img formats.Image
+	t   RawTarget
+	c   *collector
 }
 
-// rawBlock copies block s.index in steps of len(s.block), and notes whether it is zero and its hash.
-func rawBlock(ctx context.Context, img formats.Image, t RawTarget, s *slot, digest bool) error {
-	s.zero = true
-	var h hash.Hash
-	if digest {
-		h = sha256.New()
+// whole copies block s.index in one piece, unless it is empty.
+func (r rawCopy) whole(_ context.Context, s *slot) error {
+	if err := readBlock(r.img, s); err != nil {
+		return err
 	}
-	start := s.index * BlockSize
-	step := int64(len(s.block))
-	for off := start; off < start+BlockSize; off += step {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n := max(0, min(step, img.Size()-off))
-		clear(s.block[n:])
-		if n > 0 {
-			if err := formats.ReadFull(img, s.block[:n], off); err != nil {
-				return fmt.Errorf("reading the disk at %d: %w", off, err)
+	if r.c.look(s); s.empty {
+		return nil
+	}
+	off := s.index * BlockSize
+	_, err := r.t.WriteAt(s.block[:min(BlockSize, r.img.Size()-off)], off)
+	return err
+}
+
+// spans copies what the extents tell of block s.index, in steps, and notes whether it is zero and its
+// hash.
+func (r rawCopy) spans(ctx context.Context, s *slot) error {
+	var h *blockHash
+	if r.c.sum != nil {
+		h = &blockHash{h: sha256.New(), pos: s.index * BlockSize}
+	}
+	s.zero = true
+	step := int64(rawStep)
+	if s.compressed {
+		step = BlockSize
+	}
+	for _, x := range s.candidate.spans {
+		for end := x.off + x.n; x.off < end; {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
-			wrote, err := writeData(t, s.block[:n], off)
+			p := s.block[:min(step, end-x.off)]
+			if err := formats.ReadFull(r.img, p, x.off); err != nil {
+				return fmt.Errorf("reading the disk at %d: %w", x.off, err)
+			}
+			wrote, err := r.write(p, x.off)
 			if err != nil {
 				return err
 			}
 			s.zero = s.zero && !wrote
-		}
-		if h != nil {
-			h.Write(s.block)
+			if h != nil {
+				h.add(p, x.off)
+			}
+			x.off += int64(len(p))
 		}
 	}
+	s.empty = s.zero && r.c.sparse == SparseZeros
 	if h != nil && !s.zero {
-		h.Sum(s.sum[:0])
+		s.sum = h.finish((s.index + 1) * BlockSize)
 	}
 	return nil
 }
 
-// writeData writes the runs of p that are not zero, in units of rawHole, and says whether there
-// were any.
+// write writes p, or of it what is not empty, and says whether any of it is not zero.
+func (r rawCopy) write(p []byte, off int64) (data bool, err error) {
+	if r.c.sparse == SparseZeros {
+		return writeData(r.t, p, off)
+	}
+	_, err = r.t.WriteAt(p, off)
+	return r.c.sum == nil || !bitmap.IsZero(p), err
+}
+
+// writeData writes the runs of p that are not zero, in units of rawHole of the disk, and says whether
+// there were any.
 func writeData(t RawTarget, p []byte, off int64) (wrote bool, err error) {
+	// unit returns the end of the unit that begins at i.
+	unit := func(i int) int { return min(len(p), i+rawHole-int((off+int64(i))%rawHole)) }
 	for i := 0; i < len(p); {
-		if bitmap.IsZero(p[i:min(i+rawHole, len(p))]) {
-			i += rawHole
+		j := unit(i)
+		if bitmap.IsZero(p[i:j]) {
+			i = j
 			continue
 		}
-		j := i + rawHole
-		for j < len(p) && !bitmap.IsZero(p[j:min(j+rawHole, len(p))]) {
-			j += rawHole
+		for j < len(p) && !bitmap.IsZero(p[j:unit(j)]) {
+			j = unit(j)
 		}
-		j = min(j, len(p))
 		if _, err := t.WriteAt(p[i:j], off+int64(i)); err != nil {
 			return wrote, err
 		}
@@ -126,4 +178,106 @@ func writeData(t RawTarget, p []byte, off int64) (wrote bool, err error) {
 		i = j
 	}
 	return wrote, nil
+}
+
+// zeros is what is written or hashed where nothing is read.
+var zeros [rawStep]byte
+
+// blockHash hashes the bytes of a block of which only some are read.
+type blockHash struct {
+	h   hash.Hash
+	pos int64 // in the disk, bytes: hashed up to here
+}
+
+// add hashes zeros up to off, and p.
+func (b *blockHash) add(p []byte, off int64) {
+	b.skip(off)
+	b.h.Write(p)
+	b.pos = off + int64(len(p))
+}
+
+func (b *blockHash) skip(off int64) {
+	for b.pos < off {
+		n := min(off-b.pos, int64(len(zeros)))
+		b.h.Write(zeros[:n])
+		b.pos += n
+	}
+}
+
+// finish hashes zeros up to end and returns the hash.
+func (b *blockHash) finish(end int64) [sha256.Size]byte {
+	b.skip(end)
+	return [sha256.Size]byte(b.h.Sum(nil))
+}
+
+// zeroing makes zeros of what lies between blocks that come in ascending order.
+type zeroing struct {
+	to  func(off, n int64) error
+	ctx context.Context
+	pos int64 // bytes: dealt with up to here
+}
+
+// zeroStep bounds what is zeroed between two looks at the context, in bytes.
+const zeroStep = 256 << 20
+
+// skip zeros what lies before off, and goes on behind end.
+func (z *zeroing) skip(off, end int64) error {
+	for z.pos < off {
+		if z.ctx.Err() != nil {
+			return context.Cause(z.ctx)
+		}
+		n := min(off-z.pos, zeroStep)
+		if err := z.to(z.pos, n); err != nil {
+			return err
+		}
+		z.pos += n
+	}
+	z.pos = end
+	return nil
+}
+
+// RawStream writes img's guest bytes to w front to back, zeros included: w is a pipe.
+func RawStream(ctx context.Context, img formats.Image, w io.Writer, o Options) (Result, error) {
+	if err := CheckSize(img); err != nil {
+		return Result{}, err
+	}
+	c := newCollector(img.Size(), o)
+	gaps := &zeroing{ctx: ctx, to: func(_, n int64) error {
+		for ; n > 0; n -= min(n, int64(len(zeros))) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if _, err := w.Write(zeros[:min(n, int64(len(zeros)))]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+	e := engine{
+		img:     img,
+		workers: o.workers(),
+		all:     o.Sparse == SparseNone,
+		buffers: func(s *slot) { s.block = newBlock() },
+		read:    readBlock,
+		work:    func(_ context.Context, s *slot) error { c.look(s); return nil },
+		emit: func(s *slot) error {
+			if c.add(s); s.empty {
+				return nil
+			}
+			off := s.index * BlockSize
+			end := min(off+BlockSize, img.Size())
+			if err := gaps.skip(off, end); err != nil {
+				return err
+			}
+			_, err := w.Write(s.block[:end-off])
+			return err
+		},
+	}
+	if err := e.run(ctx); err != nil {
+		return Result{}, err
+	}
+	if err := gaps.skip(img.Size(), img.Size()); err != nil {
+		return Result{}, err
+	}
+	return c.result(), nil
 }

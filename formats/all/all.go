@@ -15,13 +15,14 @@ import (
 	"imgferry/formats/vhd"
 	"imgferry/formats/vhdx"
 	"imgferry/formats/vmdk"
+	"imgferry/formats/zvhd"
 	"imgferry/formats/zvhd2"
 )
 
 // Table returns the formats in the order in which they are to be probed. raw, which knows
 // everything, is last. The slice is the caller's.
 func Table() []formats.Format {
-	table := []formats.Format{zvhd2.Format(), qcow2.Format(), qcow.Format(), qed.Format(), vdi.Format(), vhdx.Format(), vmdk.Format()}
+	table := []formats.Format{zvhd2.Format(), zvhd.Format(), qcow2.Format(), qcow.Format(), qed.Format(), vdi.Format(), vhdx.Format(), vmdk.Format()}
 	for _, r := range recognised {
 		table = append(table, r.format())
 	}

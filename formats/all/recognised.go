@@ -20,17 +20,12 @@ type kind struct {
 	any  []mark
 }
 
-const (
-	convertFirst = "convert it to qcow2 or raw first"
-	unpackFirst  = "unpack it first"
-)
+const unpackFirst = "unpack it first"
 
 // recognised lists the marks. They are long or rare enough at their places that a raw disk, which
 // begins with boot code or zeros, doesn't have them by chance. ISO 9660 is not among them: hybrid
 // ISO files are raw disks, and so are written as they are.
 var recognised = []kind{
-	// The vendor's older stream format: the same layout as ZVHD2's header, another cookie.
-	{"zvhd", "ZVHD images", convertFirst, []mark{{0, "stream\x00\x00"}}},
 	// LUKS On-Disk Format Specification 1.2.3, 2.1; LUKS2 begins alike.
 	{"luks", "LUKS-encrypted disks", "decrypt it first", []mark{{0, "LUKS\xba\xbe"}}},
 	// RFC 1952, 2.3.1: deflate is the only method there is.

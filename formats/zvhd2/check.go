@@ -8,6 +8,7 @@ import (
 
 	"imgferry/bitmap"
 	"imgferry/formats"
+	"imgferry/formats/hwstream"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -32,8 +33,8 @@ func structure(ctx context.Context, src formats.Source, found func(formats.Findi
 	checked = formats.Checked{
 		Clusters: int64(t.maxBlocks), Allocated: int64(t.stored), Compressed: int64(t.stored), End: src.Size(),
 	}
-	var head [chunkHeadSize]byte
-	var postfix [len(chunkPostfix)]byte
+	var head [hwstream.HeadSize]byte
+	var postfix [len(hwstream.Postfix)]byte
 	for k, c := range index[:len(index)-1] {
 		length := index[k+1].pos() - c.pos()
 		if err := formats.ReadAt(ctx, name, src, head[:], c.pos(), "a chunk's head"); err != nil {
@@ -42,7 +43,7 @@ func structure(ctx context.Context, src formats.Source, found func(formats.Findi
 		if err := formats.ReadAt(ctx, name, src, postfix[:], c.pos()+length-int64(len(postfix)), "a chunk's end"); err != nil {
 			return checked, err
 		}
-		if _, err := checkFrame(head[:], postfix[:], length, c.pos(), c.block); err != nil {
+		if _, err := hwstream.CheckFrame(name, head[:], postfix[:], length, c.pos(), c.block); err != nil {
 			if err := note(err); err != nil {
 				return checked, err
 			}

@@ -53,10 +53,11 @@ func codecOf(method byte) Codec {
 	return Zstd
 }
 
-// Level is how hard the zstd encoder tries.
+// Level is how hard the encoder tries.
 type Level uint8
 
-// The levels of the encoder, about zstd's own 3 (the default), 1, 8 and 11. Decoding costs the same.
+// The levels of the encoder: about zstd's own 3 (the default), 1, 8 and 11; zlib's own 1, 1, 6 and 9.
+// Decoding costs the same.
 const (
 	LevelDefault Level = iota
 	LevelFastest
@@ -84,6 +85,27 @@ func (l Level) zstd() zstd.EncoderLevel {
 	return zstd.SpeedDefault
 }
 
+// ParseLevel is the inverse of String.
+func ParseLevel(s string) (Level, error) {
+	for l := LevelDefault; l <= LevelBest; l++ {
+		if l.String() == s {
+			return l, nil
+		}
+	}
+	return 0, fmt.Errorf("%q is no level: use fastest, default, better or best", s)
+}
+
+// zlib returns the level as zlib counts.
+func (l Level) zlib() int {
+	switch l {
+	case LevelBetter:
+		return 6
+	case LevelBest:
+		return 9
+	}
+	return 1 // that of the reference writer
+}
+
 // encoder compresses blocks of BlockSize bytes. It is pure: what it appends depends on the block
 // alone, not on blocks before it. Safe for concurrent use; each goroutine costs one state.
 type encoder struct {
@@ -95,7 +117,7 @@ type encoder struct {
 // name returns codec and level, which with the block decide the bytes that append makes.
 func (e *encoder) name() string {
 	if e.codec == Zlib {
-		return "zlib 1"
+		return fmt.Sprint("zlib ", e.level.zlib())
 	}
 	return e.codec.String() + " " + e.level.String()
 }
@@ -129,8 +151,16 @@ func (e *encoder) appendZstd(dst, block []byte) ([]byte, error) {
 	return z.EncodeAll(block, dst), nil
 }
 
-// zlibHead is the head of a zlib stream of level 1 (RFC 1950, 2.2).
-const zlibHead = "\x78\x01"
+// zlibHead is the head of a zlib stream, which tells the level (RFC 1950, 2.2).
+func (l Level) zlibHead() string {
+	switch l {
+	case LevelBetter:
+		return "\x78\x9c"
+	case LevelBest:
+		return "\x78\xda"
+	}
+	return "\x78\x01"
+}
 
 // deflater is a flate writer and where it writes to.
 type deflater struct {
@@ -149,12 +179,12 @@ func (e *encoder) appendZlib(dst, block []byte) ([]byte, error) {
 	if !ok {
 		d = new(deflater)
 		var err error
-		if d.w, err = flate.NewWriter(d, flate.BestSpeed); err != nil {
+		if d.w, err = flate.NewWriter(d, e.level.zlib()); err != nil {
 			return nil, err
 		}
 	}
 	defer e.pool.Put(d)
-	d.out = append(dst, zlibHead...)
+	d.out = append(dst, e.level.zlibHead()...)
 	d.w.Reset(d)
 	_, err := d.w.Write(block)
 	if err == nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"imgferry/formats"
+	"imgferry/formats/hwstream"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -52,8 +53,8 @@ func TestFlips(t *testing.T) {
 		add("bitmap", int(tr.bitmapPos), int(tr.bitmapSize))
 		add("trailer", len(image)-page, footerSize)
 		for k, c := range index[:tr.stored] {
-			add("chunk head", int(c.pos()), chunkHeadSize)
-			add("chunk postfix", int(index[k+1].pos())-len(chunkPostfix), len(chunkPostfix))
+			add("chunk head", int(c.pos()), hwstream.HeadSize)
+			add("chunk postfix", int(index[k+1].pos())-len(hwstream.Postfix), len(hwstream.Postfix))
 		}
 		for what, places := range checked {
 			for _, i := range places {
@@ -79,8 +80,8 @@ func TestFlips(t *testing.T) {
 		garbage(int(tr.indexPos)+int(tr.stored)*indexEntrySize, int(tr.bitmapPos))
 		for k, c := range index[:tr.stored] {
 			chunk := image[c.pos():index[k+1].pos()]
-			size := int(binary.LittleEndian.Uint32(chunk[offPayloadSize:]))
-			garbage(int(c.pos())+chunkHeadSize+size, int(index[k+1].pos())-len(chunkPostfix))
+			size := int(binary.LittleEndian.Uint32(chunk[hwstream.OffPayloadSize:]))
+			garbage(int(c.pos())+hwstream.HeadSize+size, int(index[k+1].pos())-len(hwstream.Postfix))
 		}
 		if err := Check(context.Background(), inMemory(image), 1, nil); err != nil {
 			t.Errorf("%v: garbage where it may be: %v", codec, err)
@@ -262,9 +263,9 @@ func TestInfo(t *testing.T) {
 // oneBlock returns the image of a disk of one block, all 'x', stored with that payload.
 func oneBlock(t testing.TB, codec Codec, payload []byte) []byte {
 	t.Helper()
-	chunk := append(appendChunkHead(nil, 0, uint32(len(payload))), payload...)
-	chunk = append(chunk, make([]byte, int(chunkLen(int64(len(payload))))-len(chunk))...)
-	copy(chunk[len(chunk)-len(chunkPostfix):], chunkPostfix)
+	chunk := append(hwstream.AppendHead(nil, 0, uint32(len(payload))), payload...)
+	chunk = append(chunk, make([]byte, int(hwstream.Length(int64(len(payload))))-len(chunk))...)
+	copy(chunk[len(chunk)-len(hwstream.Postfix):], hwstream.Postfix)
 	h := newFooter(BlockSize, codec, 0)
 	tr := h.trailer(page+int64(len(chunk))+page, 1)
 	image := append(h.append(nil), chunk...)

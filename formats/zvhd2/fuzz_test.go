@@ -3,6 +3,7 @@ package zvhd2
 import (
 	"bytes"
 	"context"
+	"imgferry/formats/hwstream"
 	"testing"
 )
 
@@ -58,7 +59,7 @@ func FuzzParts(f *testing.F) {
 			return
 		}
 		tr := parseFooter(trailer)
-		chunks = append(chunks, make([]byte, roundUp(int64(len(chunks)), page)-int64(len(chunks)))...)
+		chunks = append(chunks, make([]byte, hwstream.RoundUp(int64(len(chunks)), page)-int64(len(chunks)))...)
 		image := append(tr.header().append(nil), chunks...)
 		image = tr.endOfData().append(image)
 		if len(index) > 0 {
@@ -112,7 +113,7 @@ func FuzzRoundTrip(f *testing.F) {
 		if err := Check(context.Background(), inMemory(image), 1, nil); err != nil {
 			t.Fatal(err)
 		}
-		d.size = roundUp(size, sectorSize)
+		d.size = hwstream.RoundUp(size, sectorSize)
 		im := mustOpen(t, image)
 		for b := range d.blocks {
 			var got, want [BlockSize + 700]byte

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"imgferry/bitmap"
+	"imgferry/formats/hwstream"
 )
 
 // All positions, sizes and values below are those of the format's public reference driver. All
@@ -18,8 +19,8 @@ const (
 	// block; 4 MiB for a full 1 TiB) and the bitmap at 2 MiB.
 	MaxDiskSize = 32 << 40
 
-	page       = 4096 // every structure is padded to this many bytes
-	sectorSize = 512  // disk sizes are multiples of it
+	page       = hwstream.Page
+	sectorSize = hwstream.SectorSize
 	gib        = 1 << 30
 
 	indexSegmentSize  = 524288 // bytes, index_seg_size
@@ -34,7 +35,7 @@ const (
 // Offsets in the footer structure. The header, the end-of-data footer and the trailer of a file
 // are footer structures, padded to a page.
 const (
-	footerSize = 512 // checksummed part; what follows it in its page may be garbage
+	footerSize = hwstream.FooterSize
 
 	offCookie         = 0 // 8 bytes
 	offFeatures       = 8
@@ -48,7 +49,7 @@ const (
 	offCurrSize       = 48 // 8 bytes
 	offGeometry       = 56
 	offDiskType       = 60
-	offChecksum       = 64
+	offChecksum       = hwstream.OffChecksum
 	offUUID           = 68 // 16 bytes
 	offSaved          = 84 // 1 byte
 	offHidden         = 85 // 1 byte
@@ -123,8 +124,8 @@ func newFooter(size int64, codec Codec, timestamp uint32) footer {
 		creatorApp:     [4]byte([]byte(creatorApp)),
 		creatorVersion: creatorVersion,
 		origSize:       uint64(size),
-		currSize:       uint64(roundUp(size, gib)),
-		geometry:       geometry(size),
+		currSize:       uint64(hwstream.RoundUp(size, gib)),
+		geometry:       hwstream.Geometry(size),
 		diskType:       diskType,
 		zvhd2Version:   zvhd2Version,
 		blockSize:      BlockSize,
@@ -239,48 +240,8 @@ func (f footer) append(dst []byte) []byte {
 	le.PutUint32(b[offBitmapSegs:], f.bitmapSegs)
 	le.PutUint32(b[offStored:], f.stored)
 	b[offFullIndex], b[offMethod] = f.fullIndex, f.method
-	le.PutUint32(b[offChecksum:], checksum(b))
+	le.PutUint32(b[offChecksum:], hwstream.Checksum(b))
 	return dst
-}
-
-// checksum returns the one's complement of the sum of the structure's bytes, its own four bytes
-// left out.
-func checksum(b []byte) uint32 {
-	var sum uint32
-	for i, v := range b[:footerSize] {
-		if i < offChecksum || i >= offUUID {
-			sum += uint32(v)
-		}
-	}
-	return ^sum
-}
-
-// storedChecksum returns the checksum that the structure says it has.
-func storedChecksum(b []byte) uint32 { return binary.LittleEndian.Uint32(b[offChecksum:]) }
-
-// geometry returns the cylinders, heads and sectors of a disk of size bytes as c<<16 | h<<8 | s, by
-// the algorithm in the appendix of the VHD specification. It is for show: disks above 127 GiB
-// don't fit in it.
-func geometry(size int64) uint32 {
-	sectors := min(size/sectorSize, 65535*16*255)
-	var perTrack, heads, tracks int64
-	if sectors >= 65535*16*63 {
-		perTrack, heads = 255, 16
-		tracks = sectors / perTrack
-	} else {
-		perTrack = 17
-		tracks = sectors / perTrack
-		heads = max((tracks+1023)/1024, 4)
-		if tracks >= heads*1024 || heads > 16 {
-			perTrack, heads = 31, 16
-			tracks = sectors / perTrack
-		}
-		if tracks >= heads*1024 {
-			perTrack, heads = 63, 16
-			tracks = sectors / perTrack
-		}
-	}
-	return uint32(tracks/heads<<16 | heads<<8 | perTrack)
 }
 
 // indexEntry is one entry of the index. pos and length are in bytes.
@@ -311,9 +272,6 @@ func (e indexEntry) append(dst []byte) []byte {
 
 // segments returns how many segments of per items hold n items.
 func segments(n, per int64) int64 { return (n + per - 1) / per }
-
-// roundUp returns n rounded up to a multiple of unit.
-func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }
 
 // TailSize returns how many bytes follow the last chunk of a file with that many stored blocks of a
 // disk of that many blocks: end-of-data footer, index, bitmap and trailer.

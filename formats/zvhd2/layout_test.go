@@ -2,6 +2,7 @@ package zvhd2
 
 import (
 	"bytes"
+	"imgferry/formats/hwstream"
 	"testing"
 )
 
@@ -39,7 +40,7 @@ func TestGeometry(t *testing.T) {
 		// The ends: less than a cylinder, and more than fits.
 		512: {0, 4, 17}, 1 << 40: {65535, 16, 255}, MaxDiskSize: {65535, 16, 255},
 	} {
-		if got := geometry(size); got != want[0]<<16|want[1]<<8|want[2] {
+		if got := hwstream.Geometry(size); got != want[0]<<16|want[1]<<8|want[2] {
 			t.Errorf("%d bytes: %d/%d/%d, want %v", size, got>>16, got>>8&0xff, got&0xff, want)
 		}
 	}

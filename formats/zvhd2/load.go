@@ -6,6 +6,7 @@ import (
 
 	"imgferry/bitmap"
 	"imgferry/formats"
+	"imgferry/formats/hwstream"
 )
 
 // chunkRef is one stored block: its number, and where its chunk begins in pages. A chunk ends where
@@ -44,7 +45,7 @@ func readFooters(ctx context.Context, src formats.Source) (footer, error) {
 		return footer{}, err
 	}
 	t := parseFooter(b)
-	if err := verifyChecksum(b, pos, "trailer"); err != nil {
+	if err := hwstream.CheckChecksum(name, b, pos, "trailer"); err != nil {
 		return footer{}, err
 	}
 	if err := t.check(b, pos); err != nil {
@@ -55,7 +56,7 @@ func readFooters(ctx context.Context, src formats.Source) (footer, error) {
 	if err != nil {
 		return footer{}, err
 	}
-	if err := verifyChecksum(b, 0, "header"); err != nil {
+	if err := hwstream.CheckChecksum(name, b, 0, "header"); err != nil {
 		return footer{}, err
 	}
 	if err := agree(b, t.header(), 0, "header"); err != nil {
@@ -82,13 +83,6 @@ func readFooter(ctx context.Context, src formats.Source, pos int64, what string)
 		return nil, formats.Corrupt(name, pos, "no %s where it must be", what)
 	}
 	return b, nil
-}
-
-func verifyChecksum(b []byte, pos int64, what string) error {
-	if stored, sum := storedChecksum(b), checksum(b); stored != sum {
-		return formats.Corrupt(name, pos+offChecksum, "%s has checksum %#08x, its bytes give %#08x", what, stored, sum)
-	}
-	return nil
 }
 
 // agree checks that the footer structure b at pos is want, its checksum aside.
@@ -153,7 +147,7 @@ func (f footer) check(b []byte, pos int64) error {
 	indexPos := pos - bitmapSize - indexSize
 	for _, c := range []field{
 		{offDataOffset, f.dataOffset, noDataOffset, "data offset"},
-		{offCurrSize, f.currSize, uint64(roundUp(size, gib)), "size rounded up to 1 GiB"},
+		{offCurrSize, f.currSize, uint64(hwstream.RoundUp(size, gib)), "size rounded up to 1 GiB"},
 		{offMaxBlocks, uint64(f.maxBlocks), uint64(blocks), "number of blocks"},
 		{offIndexSegSize, uint64(f.indexSegSize), indexSegmentSize, "index segment size"},
 		{offBitmapSegSize, uint64(f.bitmapSegSize), bitmapSegmentSize, "bitmap segment size"},

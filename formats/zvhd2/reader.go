@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"imgferry/formats"
+	"imgferry/formats/hwstream"
 	"imgferry/formats/mapped"
 )
 
@@ -146,7 +147,7 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 			}
 			continue
 		}
-		if t := parseFooter(b); verifyChecksum(b, pos, "footer") == nil {
+		if t := parseFooter(b); hwstream.CheckChecksum(name, b, pos, "footer") == nil {
 			t.describe(&in)
 			break
 		}

@@ -10,6 +10,7 @@ import (
 
 	"imgferry/bitmap"
 	"imgferry/formats"
+	"imgferry/formats/hwstream"
 )
 
 // Options say what a Writer makes. With the disk's content they decide every byte of the file.
@@ -18,7 +19,6 @@ type Options struct {
 	OrigSize int64
 	// Codec is Zstd unless said otherwise.
 	Codec Codec
-	// Level is for Zstd; Zlib has LevelDefault only, which is zlib's 1.
 	Level Level
 	// Timestamp is the time of creation in seconds since 2000-01-01T00:00:00Z. 0 keeps the clock
 	// out of the file.
@@ -59,10 +59,10 @@ func NewWriter(w io.Writer, o Options) (*Writer, error) {
 		return nil, formats.Unsupported(name, -1, "disk of %d bytes: the most is %d", o.OrigSize, int64(MaxDiskSize))
 	case o.Codec > Zlib:
 		return nil, fmt.Errorf("%s: unknown %v", name, o.Codec)
-	case o.Level > LevelBest || o.Codec == Zlib && o.Level != LevelDefault:
+	case o.Level > LevelBest:
 		return nil, fmt.Errorf("%s: %v has no level %v", name, o.Codec, o.Level)
 	}
-	size := roundUp(o.OrigSize, sectorSize)
+	size := hwstream.RoundUp(o.OrigSize, sectorSize)
 	blocks := bitmap.Blocks(size)
 	return &Writer{
 		w:      w,
@@ -105,23 +105,16 @@ func (z *Writer) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
 		block = buf[:]
 	}
 	start := len(dst)
-	dst = appendChunkHead(dst, uint32(index), 0)
+	dst = hwstream.AppendHead(dst, uint32(index), 0)
 	dst, err := z.enc.append(dst, block)
 	if err != nil {
 		return dst[:start], fmt.Errorf("%s: encoding block %d: %w", name, index, err)
 	}
-	size := int64(len(dst) - start - chunkHeadSize)
-	length := chunkLen(size)
-	if length > ChunkBound {
+	if size := int64(len(dst) - start - hwstream.HeadSize); hwstream.Length(size) > ChunkBound {
 		return dst[:start], fmt.Errorf("%s: block %d grew to %d bytes in the encoder", name, index, size)
 	}
-	binary.LittleEndian.PutUint32(dst[start+offPayloadSize:], uint32(size))
-	dst = append(dst, zeros[:length-chunkHeadSize-size-int64(len(chunkPostfix))]...)
-	return append(dst, chunkPostfix...), nil
+	return hwstream.Seal(dst, start), nil
 }
-
-// zeros is padding.
-var zeros [page]byte
 
 // WriteBlock writes what Encode made of the block. Blocks come in ascending order; those left out
 // are zero. The first one is decoded, for the header's UUID and as a proof of the encoder. After an
@@ -137,7 +130,7 @@ func (z *Writer) writeBlock(index int64, encoded []byte) error {
 	if index < z.next || index >= z.blocks {
 		return fmt.Errorf("%s: block %d written where %d to %d may follow", name, index, z.next, z.blocks-1)
 	}
-	if _, err := parseChunk(encoded, z.written, uint32(index)); err != nil {
+	if _, err := hwstream.Payload(name, encoded, z.written, uint32(index)); err != nil {
 		return err
 	}
 	if len(z.index) == 0 {

@@ -18,6 +18,7 @@ import (
 
 	"imgferry/bitmap"
 	"imgferry/formats"
+	"imgferry/formats/hwstream"
 )
 
 // disk is a disk's size and the blocks of it that aren't zero.
@@ -143,7 +144,7 @@ func TestRoundTrip(t *testing.T) {
 				}
 
 				rounded := d
-				rounded.size = roundUp(d.size, 512)
+				rounded.size = hwstream.RoundUp(d.size, 512)
 				im := mustOpen(t, image)
 				if im.Size() != rounded.size {
 					t.Fatalf("size %d, want %d", im.Size(), rounded.size)
@@ -218,7 +219,7 @@ func TestEncodeIsPure(t *testing.T) {
 		noise[i] = byte(r.Uint64())
 	}
 	d.blocks[2] = noise
-	for _, o := range []Options{{}, {Level: LevelFastest}, {Level: LevelBetter}, {Level: LevelBest}, {Codec: Zlib}} {
+	for _, o := range []Options{{}, {Level: LevelFastest}, {Level: LevelBetter}, {Level: LevelBest}, {Codec: Zlib}, {Codec: Zlib, Level: LevelBetter}, {Codec: Zlib, Level: LevelBest}} {
 		o.OrigSize = d.size
 		used, err := NewWriter(io.Discard, o)
 		if err != nil {
@@ -325,7 +326,7 @@ func payloads(t *testing.T, image []byte) map[int64][]byte {
 	}
 	out := map[int64][]byte{}
 	for k, c := range index[:len(index)-1] {
-		p, err := parseChunk(image[c.pos():index[k+1].pos()], c.pos(), c.block)
+		p, err := hwstream.Payload(name, image[c.pos():index[k+1].pos()], c.pos(), c.block)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -381,7 +382,7 @@ func TestZstdCommand(t *testing.T) {
 
 func TestWriterRefuses(t *testing.T) {
 	for name, o := range map[string]Options{
-		"no bytes": {}, "negative": {OrigSize: -512}, "zlib level": {OrigSize: 512, Codec: Zlib, Level: LevelBest},
+		"no bytes": {}, "negative": {OrigSize: -512}, "zlib level": {OrigSize: 512, Codec: Zlib, Level: LevelBest + 1},
 		"codec": {OrigSize: 512, Codec: 2}, "level": {OrigSize: 512, Level: 9}, "too large": {OrigSize: MaxDiskSize + 1},
 	} {
 		if _, err := NewWriter(io.Discard, o); err == nil || errors.Is(err, formats.ErrUnsupported) != (name == "too large") {
@@ -422,7 +423,7 @@ func TestWriteBlockRefuses(t *testing.T) {
 		"behind":        func(z *Writer) error { return z.WriteBlock(5, encode(z, 1)) },
 		"nothing":       func(z *Writer) error { return z.WriteBlock(1, nil) },
 		"two chunks":    func(z *Writer) error { return z.WriteBlock(1, append(encode(z, 1), encode(z, 2)...)) },
-		"damaged first": func(z *Writer) error { p := encode(z, 1); p[chunkHeadSize] ^= 1; return z.WriteBlock(1, p) },
+		"damaged first": func(z *Writer) error { p := encode(z, 1); p[hwstream.HeadSize] ^= 1; return z.WriteBlock(1, p) },
 	} {
 		var w bytes.Buffer
 		z, err := NewWriter(&w, Options{OrigSize: d.size})

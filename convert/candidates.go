@@ -1,0 +1,94 @@
+package convert
+
+import (
+	"context"
+	"iter"
+
+	"imgferry/bitmap"
+	"imgferry/formats"
+)
+
+// span is a stretch of the disk in bytes.
+type span struct{ off, n int64 }
+
+// candidate is a block that may hold data: it must be looked at.
+type candidate struct {
+	index int64
+	// spans are the parts of the block, ascending and apart, that the extents don't prove to be zero.
+	// They are valid until the next candidate.
+	spans []span
+	// compressed says that some of it is: whole blocks should be read in one piece.
+	compressed bool
+}
+
+// candidates yields, ascending, the blocks in which img's extents don't prove everything to be zero;
+// with all, every block there is.
+func candidates(ctx context.Context, img formats.Image, all bool) iter.Seq2[candidate, error] {
+	return func(yield func(candidate, error) bool) {
+		if err := CheckSize(img); err != nil {
+			yield(candidate{}, err)
+			return
+		}
+		c := candidate{index: -1} // found, not yet yielded: more of it may follow
+		// reach yields what comes before block to, and c if it is.
+		reach := func(to int64) bool {
+			if c.index >= 0 && len(c.spans) > 0 && !yield(c, nil) {
+				return false
+			}
+			for i := c.index + 1; all && i < to; i++ {
+				if !yield(candidate{index: i}, nil) {
+					return false
+				}
+			}
+			c = candidate{index: to, spans: c.spans[:0]}
+			return true
+		}
+		for x, err := range img.Extents(ctx) {
+			if err != nil {
+				yield(candidate{}, err)
+				return
+			}
+			if x.Zero {
+				continue
+			}
+			for end := x.Offset + x.Length; x.Offset < end; {
+				if i := x.Offset / BlockSize; i != c.index && !reach(i) {
+					return
+				}
+				n := min(end, (c.index+1)*BlockSize) - x.Offset
+				if k := len(c.spans) - 1; k >= 0 && c.spans[k].off+c.spans[k].n == x.Offset {
+					c.spans[k].n += n
+				} else {
+					c.spans = append(c.spans, span{x.Offset, n})
+				}
+				c.compressed = c.compressed || x.Compressed
+				x.Offset += n
+			}
+		}
+		reach(bitmap.Blocks(img.Size()))
+	}
+}
+
+// Candidates yields, ascending, the numbers of the blocks that img's extents don't prove to be
+// zero: those that must be read.
+func Candidates(ctx context.Context, img formats.Image) iter.Seq2[int64, error] {
+	return func(yield func(int64, error) bool) {
+		for c, err := range candidates(ctx, img, false) {
+			if !yield(c.index, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Count returns how many blocks Candidates yields.
+func Count(ctx context.Context, img formats.Image) (int64, error) {
+	var n int64
+	for _, err := range Candidates(ctx, img) {
+		if err != nil {
+			return 0, err
+		}
+		n++
+	}
+	return n, nil
+}
