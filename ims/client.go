@@ -1,14 +1,17 @@
 // Package ims is a typed client of the Image Management Service, and both sides of its request signing.
 //
-// It makes the calls that take an uploaded object to a usable image: fast import, job, image. It knows
-// nothing of disk formats and of object stores, keeps no state between calls, logs nothing and prints no
-// secret.
+// It makes every call of the service's own API (chapter 5 of the reference), those for tags that real
+// clients use, and the native ones for an image's metadata. It knows nothing of disk formats and of object
+// stores, keeps no state between calls, logs nothing and prints no secret.
+//
+// Calls that only read, and those that sent twice do no more than once, are sent again after a transient
+// failure. All others are sent again only where the service surely did not take them; an *APIError whose
+// MaybeDone is set leaves that open. What breaks the service's rules is not sent: the error is a
+// *limits.Error.
 package ims
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,6 +19,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"imgferry/limits"
 )
 
 const (
@@ -115,56 +120,11 @@ func newClient(service string, cfg Config) (*Client, error) {
 	return &Client{cfg, base, &hc}, nil
 }
 
-// QuickImport starts a fast import and returns the id of its job. It sends the request at most once: an
-// *APIError whose MaybeDone is set leaves open whether the service took it. A request that breaks the
-// service's rules is not sent; the error is a *limits.Error.
-func (c *Client) QuickImport(ctx context.Context, r QuickImportRequest) (string, error) {
-	if err := r.Check(); err != nil {
-		return "", err
-	}
-	body, err := json.Marshal(r)
-	if err != nil {
-		return "", err
-	}
-	var answer struct {
-		JobID text `json:"job_id"`
-	}
-	call := call{op: "start the fast import", method: http.MethodPost, path: "/v2/cloudimages/quickimport/action", body: body}
-	err = c.do(ctx, call, func(p []byte) error {
-		if err := json.Unmarshal(p, &answer); err != nil {
-			return err
-		}
-		if !isID(string(answer.JobID)) {
-			return errors.New("it names no job")
-		}
-		return nil
-	})
-	return string(answer.JobID), err
-}
-
-// Job returns the state of a job.
-func (c *Client) Job(ctx context.Context, id string) (Job, error) {
-	if !isID(id) {
-		return Job{}, fmt.Errorf("%q is no job id", id)
-	}
-	var j Job
-	call := call{op: "query job " + id, method: http.MethodGet, path: "/v1/" + c.cfg.ProjectID + "/jobs/" + id}
-	err := c.do(ctx, call, func(p []byte) (err error) {
-		j, err = decodeJob(p)
-		return err
-	})
-	if err != nil {
-		return Job{}, err
-	}
-	j.ID = id
-	return j, nil
-}
-
 // Image returns the image with that id, in whatever state it is. The error matches ErrNotFound if there
 // is none.
 func (c *Client) Image(ctx context.Context, id string) (Image, error) {
-	if !isID(id) {
-		return Image{}, fmt.Errorf("%q is no image id", id)
+	if err := checkID(id, limits.ImageIDUnknown, "image"); err != nil {
+		return Image{}, err
 	}
 	images, err := c.list(ctx, "show image "+id, url.Values{"id": {id}})
 	if err != nil {
@@ -199,7 +159,11 @@ func (c *Client) Images(ctx context.Context, filter url.Values) ([]Image, error)
 		if len(page) < pageSize {
 			return all, nil
 		}
-		query.Set("marker", page[len(page)-1].ID)
+		marker := page[len(page)-1].ID
+		if marker == query.Get("marker") {
+			return nil, fmt.Errorf("list images: the service sends the page after image %q again and again", marker)
+		}
+		query.Set("marker", marker)
 	}
 	return nil, fmt.Errorf("list images: the service still sends pages after %d of them", maxPages)
 }
@@ -217,18 +181,12 @@ func (c *Client) list(ctx context.Context, op string, query url.Values) ([]Image
 	return images, nil
 }
 
-// DeleteImage deletes an image. The error matches ErrNotFound if there is none.
-func (c *Client) DeleteImage(ctx context.Context, id string) error {
-	if !isID(id) {
-		return fmt.Errorf("%q is no image id", id)
-	}
-	call := call{op: "delete image " + id, method: http.MethodDelete, path: "/v2/images/" + id}
-	return c.do(ctx, call, func(p []byte) error {
-		if len(bytes.TrimSpace(p)) > 0 {
-			return errors.New("it should be empty") // somebody else's answer
-		}
+// checkID refuses what can't be an id in a path.
+func checkID(s string, code limits.Code, what string) error {
+	if isID(s) {
 		return nil
-	})
+	}
+	return &limits.Error{Code: code, Field: what + "_id", Finding: fmt.Sprintf("%.100q is no %s id", s, what), Advice: "use letters, digits, '-' and '_'"}
 }
 
 // isID reports whether s can be an id in a path: letters, digits, '-' and '_'.

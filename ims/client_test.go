@@ -374,7 +374,7 @@ func TestJobDecodes(t *testing.T) {
 		`{"status":"FAIL"}`: {Status: "FAIL"},
 	} {
 		want.ID = jobID
-		if got, err := client(t, served{answer(200, body)}).Job(t.Context(), jobID); err != nil || got != want {
+		if got, err := client(t, served{answer(200, body)}).Job(t.Context(), jobID); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s\n got %+v, %v\nwant %+v", body, got, err, want)
 		}
 	}
@@ -466,8 +466,9 @@ func TestImage(t *testing.T) {
 	want := ims.Image{
 		ID: id, Name: "CentOS 7.3 64bit vivado", Status: ims.StatusActive, Owner: "1bed856811654c1cb661a6ca845ebc77", Visibility: "public",
 		ImageType: "gold", VirtualEnv: "FusionCompute", DiskFormat: "zvhd2", OSVersion: "CentOS 7.3 64bit", OSType: "Linux", Platform: "CentOS",
-		Firmware: "bios", Size: 1024, MinDisk: 100, MinRAM: 2048, Protected: true, Tags: []string{"a=b"},
-		Created: time.Date(2018, 9, 6, 14, 3, 27, 0, time.UTC), Updated: time.Date(2018, 9, 6, 15, 17, 33, 0, time.UTC),
+		Firmware: "bios", OSBit: "64", Size: 1024, MinDisk: 100, MinRAM: 2048, Protected: true, Tags: []string{"a=b"},
+		Properties: map[string]string{"__image_source_type": "uds", "container_format": "bare", "schema": "/v2/schemas/image", "size": "0"},
+		Created:    time.Date(2018, 9, 6, 14, 3, 27, 0, time.UTC), Updated: time.Date(2018, 9, 6, 15, 17, 33, 0, time.UTC),
 	}
 	if got, err := c.Image(t.Context(), id); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)

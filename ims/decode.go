@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -75,59 +76,81 @@ func (l *list) UnmarshalJSON(p []byte) error {
 	return nil
 }
 
-// entities is the object of a job's results, or an array whose first object it is.
+// objects is a JSON array of objects; one object alone counts as an array of it, all else is left out.
+type objects[T any] []T
+
+func (o *objects[T]) UnmarshalJSON(p []byte) error {
+	*o = nil
+	items := []json.RawMessage{p}
+	if p[0] == '[' {
+		items = nil
+		if err := json.Unmarshal(p, &items); err != nil {
+			return err
+		}
+	}
+	for _, item := range items {
+		if item[0] != '{' {
+			continue
+		}
+		var v T
+		if err := json.Unmarshal(item, &v); err != nil {
+			return err
+		}
+		*o = append(*o, v)
+	}
+	return nil
+}
+
+// first returns the first object, or the zero value.
+func (o objects[T]) first() (v T) {
+	if len(o) > 0 {
+		v = o[0]
+	}
+	return v
+}
+
+// wireJob is a job as the service sends it. E is what its entities are, of which the reference has an
+// array in its example and an object in its table.
+type wireJob[E any] struct {
+	Status     text       `json:"status"`
+	JobID      text       `json:"job_id"`
+	JobType    text       `json:"job_type"`
+	BeginTime  text       `json:"begin_time"`
+	EndTime    text       `json:"end_time"`
+	ErrorCode  text       `json:"error_code"`
+	FailReason text       `json:"fail_reason"`
+	Entities   objects[E] `json:"entities"`
+}
+
+// entities are a job's results.
 type entities struct {
+	subEntities
+	Task      text                          `json:"current_task"`
+	Results   objects[wireResult]           `json:"results"`
+	SubJobs   objects[wireJob[subEntities]] `json:"sub_jobs_result"`
+	SubJobIDs list                          `json:"sub_jobs_list"`
+}
+
+// subEntities are the results of a job or of a part of one.
+type subEntities struct {
 	ImageID   text   `json:"image_id"`
 	ImageName text   `json:"image_name"`
-	Task      text   `json:"current_task"`
 	Percent   number `json:"process_percent"`
 	ErrorCode text   `json:"error_code"`
 	ErrorMsg  text   `json:"error_msg"`
 }
 
-func (e *entities) UnmarshalJSON(p []byte) error {
-	type plain entities // without this method
-	*e = entities{}
-	switch p[0] {
-	case '{':
-		return json.Unmarshal(p, (*plain)(e))
-	case '[':
-		var items []json.RawMessage
-		if err := json.Unmarshal(p, &items); err != nil {
-			return err
-		}
-		for _, item := range items {
-			if item[0] == '{' {
-				return json.Unmarshal(item, (*plain)(e))
-			}
-		}
-	}
-	return nil
+type wireResult struct {
+	ImageID   text `json:"image_id"`
+	ProjectID text `json:"project_id"`
+	Status    text `json:"status"`
 }
 
-// decodeJob reads the answer of a job query.
-func decodeJob(p []byte) (Job, error) {
-	var w struct {
-		Status     text     `json:"status"`
-		JobID      text     `json:"job_id"`
-		JobType    text     `json:"job_type"`
-		BeginTime  text     `json:"begin_time"`
-		EndTime    text     `json:"end_time"`
-		ErrorCode  text     `json:"error_code"`
-		FailReason text     `json:"fail_reason"`
-		Entities   entities `json:"entities"`
-	}
-	if err := json.Unmarshal(p, &w); err != nil {
-		return Job{}, err
-	}
-	if w.Status == "" {
-		return Job{}, errors.New("the job has no status")
-	}
-	e := w.Entities
+// job makes a Job of w, whose entities say e.
+func (w wireJob[E]) job(e subEntities) Job {
 	j := Job{
 		ID: printable(string(w.JobID), 100), Type: printable(string(w.JobType), 100), Status: JobStatus(printable(string(w.Status), 40)),
-		Progress: progress(float64(e.Percent)), Task: printable(string(e.Task), 100),
-		ImageID: string(e.ImageID), ImageName: printable(string(e.ImageName), 300),
+		Progress: progress(float64(e.Percent)), ImageID: string(e.ImageID), ImageName: printable(string(e.ImageName), 300),
 		Code: printable(string(w.ErrorCode), 40), Reason: printable(string(w.FailReason), 1000),
 		Begin: parseTime(string(w.BeginTime)), End: parseTime(string(w.EndTime)),
 	}
@@ -143,7 +166,45 @@ func decodeJob(p []byte) (Job, error) {
 			j.Reason = printable(string(e.ErrorMsg), 1000)
 		}
 	}
+	return j
+}
+
+// decodeJob reads the answer of a job query.
+func decodeJob(p []byte) (Job, error) {
+	var w wireJob[entities]
+	if err := json.Unmarshal(p, &w); err != nil {
+		return Job{}, err
+	}
+	if w.Status == "" {
+		return Job{}, errors.New("the job has no status")
+	}
+	e := w.Entities.first()
+	j := w.job(e.subEntities)
+	j.Task = printable(string(e.Task), 100)
+	for _, r := range e.Results {
+		j.Results = append(j.Results, JobResult{printable(string(r.ImageID), 100), printable(string(r.ProjectID), 100), printable(string(r.Status), 40)})
+	}
+	for _, s := range e.SubJobs {
+		j.SubJobs = append(j.SubJobs, s.job(s.Entities.first()))
+	}
+	for _, id := range e.SubJobIDs {
+		j.SubJobIDs = append(j.SubJobIDs, printable(id, 100))
+	}
 	return j, nil
+}
+
+// decodeJobID reads the answer of a call that starts a job.
+func decodeJobID(p []byte) (string, error) {
+	var w struct {
+		JobID text `json:"job_id"`
+	}
+	if err := json.Unmarshal(p, &w); err != nil {
+		return "", err
+	}
+	if !isID(string(w.JobID)) {
+		return "", errors.New("it names no job")
+	}
+	return string(w.JobID), nil
 }
 
 // progress makes a fraction of a process_percent, which the reference shows as 0.20 and documents as a
@@ -158,7 +219,7 @@ func progress(v float64) float64 {
 // decodeImages reads the answer of the image list.
 func decodeImages(p []byte) ([]Image, error) {
 	var w struct {
-		Images []wireImage `json:"images"`
+		Images []json.RawMessage `json:"images"`
 	}
 	if err := json.Unmarshal(p, &w); err != nil {
 		return nil, err
@@ -168,9 +229,44 @@ func decodeImages(p []byte) ([]Image, error) {
 	}
 	images := make([]Image, len(w.Images))
 	for i, v := range w.Images {
-		images[i] = v.image()
+		var err error
+		if images[i], err = parseImage(v); err != nil {
+			return nil, err
+		}
 	}
 	return images, nil
+}
+
+// decodeImage reads an answer that is one image.
+func decodeImage(p []byte) (Image, error) {
+	img, err := parseImage(p)
+	if err == nil && !isID(img.ID) {
+		return Image{}, errors.New("it is no image")
+	}
+	return img, err
+}
+
+// parseImage reads one image, null as the empty one.
+func parseImage(p []byte) (Image, error) {
+	var w wireImage
+	if err := json.Unmarshal(p, &w); err != nil {
+		return Image{}, err
+	}
+	var all map[string]text
+	if err := json.Unmarshal(p, &all); err != nil {
+		return Image{}, err
+	}
+	img := w.image()
+	for name, v := range all {
+		if v == "" || imageFields[name] {
+			continue
+		}
+		if img.Properties == nil {
+			img.Properties = make(map[string]string)
+		}
+		img.Properties[name] = string(v)
+	}
+	return img, nil
 }
 
 type wireImage struct {
@@ -185,15 +281,35 @@ type wireImage struct {
 	Description text   `json:"__description"`
 	OSVersion   text   `json:"__os_version"`
 	OSType      text   `json:"__os_type"`
+	OSBit       text   `json:"__os_bit"`
 	Platform    text   `json:"__platform"`
 	Firmware    text   `json:"hw_firmware_type"`
 	ImageSize   text   `json:"__image_size"`
 	MinDisk     number `json:"min_disk"`
 	MinRAM      number `json:"min_ram"`
-	Protected   flag   `json:"protected"`
-	Tags        list   `json:"tags"`
-	CreatedAt   text   `json:"created_at"`
-	UpdatedAt   text   `json:"updated_at"`
+	MaxRAM      number `json:"max_ram"`
+	WholeImage  flag   `json:"__whole_image"`
+	// The reference writes it with one underscore in the middle, clients with two.
+	CMKID      text `json:"__system__cmkid"`
+	CMKIDDoc   text `json:"__system_cmkid"`
+	Enterprise text `json:"enterprise_project_id"`
+	Protected  flag `json:"protected"`
+	Tags       list `json:"tags"`
+	CreatedAt  text `json:"created_at"`
+	UpdatedAt  text `json:"updated_at"`
+	ActiveAt   text `json:"active_at"`
+}
+
+// imageFields are the names of the attributes that have a field in Image.
+var imageFields = jsonNames(reflect.TypeFor[wireImage]())
+
+// jsonNames returns the names of a struct's fields in JSON.
+func jsonNames(t reflect.Type) map[string]bool {
+	names := make(map[string]bool, t.NumField())
+	for i := range t.NumField() {
+		names[t.Field(i).Tag.Get("json")] = true
+	}
+	return names
 }
 
 func (w wireImage) image() Image {
@@ -205,9 +321,10 @@ func (w wireImage) image() Image {
 		ID: string(w.ID), Name: string(w.Name), Status: string(w.Status), Owner: string(w.Owner),
 		Visibility: string(w.Visibility), ImageType: string(w.ImageType), VirtualEnv: string(w.VirtualEnv),
 		DiskFormat: string(w.DiskFormat), Description: string(w.Description), OSVersion: string(w.OSVersion),
-		OSType: string(w.OSType), Platform: string(w.Platform), Firmware: string(w.Firmware),
-		Size: size, MinDisk: count(w.MinDisk), MinRAM: count(w.MinRAM), Protected: bool(w.Protected), Tags: w.Tags,
-		Created: parseTime(string(w.CreatedAt)), Updated: parseTime(string(w.UpdatedAt)),
+		OSType: string(w.OSType), OSBit: string(w.OSBit), Platform: string(w.Platform), Firmware: string(w.Firmware),
+		Size: size, MinDisk: count(w.MinDisk), MinRAM: count(w.MinRAM), MaxRAM: count(w.MaxRAM), WholeImage: bool(w.WholeImage),
+		CMKID: first(w.CMKID, w.CMKIDDoc), EnterpriseProjectID: string(w.Enterprise), Protected: bool(w.Protected), Tags: w.Tags,
+		Created: parseTime(string(w.CreatedAt)), Updated: parseTime(string(w.UpdatedAt)), Activated: parseTime(string(w.ActiveAt)),
 	}
 }
 

@@ -65,6 +65,53 @@ func FuzzDecodeImages(f *testing.F) {
 	})
 }
 
+// FuzzDecodeCalls holds the decoders of the further calls to what they promise: no panic, and nothing that
+// is not in the answer.
+func FuzzDecodeCalls(f *testing.F) {
+	seedAnswers(f)
+	for _, s := range []string{
+		`{"quotas":{"resources":[{"type":"image","used":0,"quota":1e300,"min":-9}]}}`, `{"quotas":[{"resources":{"type":"image"}}]}`,
+		`[{"platform":"SUSE","version_list":[{"os_version":"SUSE 15 64bit","os_bit":64}]},null,7]`, `[{"version_list":{"os_version":"x"}}]`,
+		`{"members":[{"image_id":"i","member_id":"p","status":"accepted"}]}`, `{"members":null}`, `{"tags":[{"key":"a","values":["b"]},{"key":7,"value":true}]}`,
+		`{"status":"RUNNING","entities":{"results":[{"image_id":"i"}],"sub_jobs_result":[{"entities":{"sub_jobs_result":[{}]}}],"sub_jobs_list":["a",1]}}`,
+		`{"id":"i","__x":{"a":1},"a":1,"b":true,"__system_cmkid":"k"}`, `{"job_id":"a/b"}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, p []byte) {
+		if quotas, err := decodeQuotas(p); err == nil {
+			for _, q := range quotas {
+				if q.Used < -1 || q.Limit < -1 || q.Min < -1 || q.Max < -1 {
+					t.Errorf("%+v", q)
+				}
+			}
+		}
+		if list, err := decodeOSVersions(p); err == nil {
+			for _, v := range list {
+				if v.Name == "" || v.Key == "" || v.Bits < 0 {
+					t.Errorf("%+v", v)
+				}
+				MatchOS(list, v.Name)
+			}
+		}
+		if tags, err := decodeTags(p); err == nil {
+			for _, tag := range tags {
+				if tag.Key == "" {
+					t.Errorf("%+v", tag)
+				}
+			}
+		}
+		if id, err := decodeJobID(p); err == nil && !isID(id) {
+			t.Errorf("job id %q", id)
+		}
+		if img, err := decodeImage(p); err == nil && (!isID(img.ID) || img.Size < 0 || img.MaxRAM < 0) {
+			t.Errorf("%+v", img)
+		}
+		decodeMembers(p)
+		MatchOS([]OSVersion{{Name: string(p)}}, string(p))
+	})
+}
+
 // FuzzParseAuthorization also holds that what is read, written and read again stays the same.
 func FuzzParseAuthorization(f *testing.F) {
 	for _, v := range vectors(f) {

@@ -1,7 +1,7 @@
 package ims
 
 import (
-	"fmt"
+	"strings"
 	"time"
 
 	"imgferry/limits"
@@ -42,49 +42,17 @@ type Tag struct {
 }
 
 // TagList returns the tags in whichever form the request has them.
-func (r QuickImportRequest) TagList() []Tag {
-	tags := make([]Tag, 0, len(r.Tags)+len(r.ImageTags))
-	for _, s := range r.Tags {
-		k, v := limits.SplitTag(s)
-		tags = append(tags, Tag{k, v})
-	}
-	return append(tags, r.ImageTags...)
-}
+func (r QuickImportRequest) TagList() []Tag { return tagList(r.Tags, r.ImageTags) }
 
 // Check applies the service's rules. The error is the first broken one, a *limits.Error.
 func (r QuickImportRequest) Check() error {
 	_, _, urlErr := limits.SplitImageURL(r.ImageURL)
-	for _, err := range []error{
+	return firstOf(
 		limits.Name(r.Name), limits.Description(r.Description), urlErr,
 		limits.ImageType(r.Type), limits.OSVersion(r.Type, r.OSVersion), limits.OSType(r.OSType),
 		limits.CheckMinDisk(limits.FastImport, r.MinDisk, 0),
-		limits.Architecture(r.Architecture), limits.Firmware(r.Firmware), r.checkTags(),
-	} {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r QuickImportRequest) checkTags() error {
-	bad := func(finding, advice string) error {
-		return &limits.Error{Code: limits.TagInvalid, Field: "tags", Finding: finding, Advice: advice}
-	}
-	if len(r.Tags) > 0 && len(r.ImageTags) > 0 {
-		return bad("tags and image_tags are both given", "use one of them")
-	}
-	seen := make(map[string]bool)
-	for _, t := range r.TagList() {
-		if err := limits.Tag(t.Key, t.Value); err != nil {
-			return err
-		}
-		if seen[t.Key] {
-			return bad(fmt.Sprintf("the tag key %q is given twice", t.Key), "keys are unique")
-		}
-		seen[t.Key] = true
-	}
-	return nil
+		limits.Architecture(r.Architecture), limits.Firmware(r.Firmware), checkTags(r.Tags, r.ImageTags),
+	)
 }
 
 // JobStatus is the state of a job.
@@ -112,7 +80,23 @@ type Job struct {
 	Code, Reason string
 	// Begin and End are UTC, zero where unknown.
 	Begin, End time.Time
+	// Results are what became of each part of a batch, such as sharing images.
+	Results []JobResult
+	// SubJobs are the jobs that this one is made of, such as one for each disk. They have none of their
+	// own. SubJobIDs are their ids, where the service gives those only.
+	SubJobs   []Job
+	SubJobIDs []string
 }
+
+// JobResult is what became of one image and project of a batch (reference, table 5-20).
+type JobResult struct {
+	ImageID, ProjectID string
+	// Status is the service's word: "success" or "failed".
+	Status string
+}
+
+// OK reports whether that part of the batch succeeded.
+func (r JobResult) OK() bool { return strings.EqualFold(r.Status, "success") }
 
 // The states of an image (reference, 5.1.1).
 const (
@@ -138,13 +122,22 @@ type Image struct {
 	Platform               string
 	// Firmware is bios, uefi or "".
 	Firmware string
+	// OSBit is "32", "64" or "".
+	OSBit string
 	// Size is the length of the image file in bytes, 0 where unknown.
 	Size int64
-	// MinDisk is in GB of 2^30 bytes, MinRAM in MB.
-	MinDisk, MinRAM int
-	Protected       bool
+	// MinDisk is in GB of 2^30 bytes, MinRAM and MaxRAM in MB, 0 where there is no limit.
+	MinDisk, MinRAM, MaxRAM int
+	// WholeImage says that this is the image of a whole server, with its data disks.
+	WholeImage bool
+	// CMKID is the key that the image is encrypted with, "" for none.
+	CMKID               string
+	EnterpriseProjectID string
+	Protected           bool
 	// Tags have the form "key=value", or "key".
 	Tags []string
-	// Created and Updated are UTC, zero where unknown.
-	Created, Updated time.Time
+	// Created, Updated and Activated are UTC, zero where unknown.
+	Created, Updated, Activated time.Time
+	// Properties are all further attributes with a value, by the service's names; nil: there are none.
+	Properties map[string]string
 }

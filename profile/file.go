@@ -12,8 +12,7 @@
 //
 // Both kinds of file are written with mode 0600, whole or not at all; comments and order survive. The
 // package checks names and single values. It knows nothing of flags and the environment, of what
-// settings mean together, and of networks. Two programs that change the file at the same moment lose one
-// of the two changes, never the file.
+// settings mean together, and of networks. Programs that change the file at the same moment take turns (Change).
 package profile
 
 import (

@@ -22,6 +22,7 @@ const (
 	Proxy           = "proxy"
 	CAFile          = "ca-file"
 	AddressingStyle = "addressing-style"
+	Signature       = "signature"
 	User            = "user"
 	Domain          = "domain"
 )
@@ -31,6 +32,12 @@ const (
 	StyleAuto        = "auto"
 	StylePath        = "path"
 	StyleVirtualHost = "virtual-host"
+)
+
+// The values of Signature: the version of the S3 API's signatures.
+const (
+	SignatureV4 = "v4"
+	SignatureV2 = "v2"
 )
 
 // NoProxy as the value of Proxy means a direct connection, whatever the environment says.
@@ -53,6 +60,7 @@ var checks = map[string]func(string) error{
 	Proxy:           proxy,
 	CAFile:          nil,
 	AddressingStyle: style,
+	Signature:       signature,
 	User:            nil,
 	Domain:          nil,
 }
@@ -148,6 +156,13 @@ func proxy(v string) error {
 func style(v string) error {
 	if v != StyleAuto && v != StylePath && v != StyleVirtualHost {
 		return fmt.Errorf("the addressing style is %s, %s or %s", StyleAuto, StylePath, StyleVirtualHost)
+	}
+	return nil
+}
+
+func signature(v string) error {
+	if v != SignatureV4 && v != SignatureV2 {
+		return fmt.Errorf("the signature is %s or %s", SignatureV4, SignatureV2)
 	}
 	return nil
 }
