@@ -2,11 +2,13 @@ package sandbox_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -47,8 +49,9 @@ func serve(p []byte) error {
 
 // process is a sandbox in a process of its own.
 type process struct {
-	cmd    *exec.Cmd
-	client *ims.Client
+	cmd      *exec.Cmd
+	client   *ims.Client
+	endpoint string
 }
 
 func startProcess(t *testing.T, cfg sandbox.Config) *process {
@@ -76,8 +79,9 @@ func startProcess(t *testing.T, cfg sandbox.Config) *process {
 	if err != nil {
 		t.Fatalf("the sandbox does not come up: %v", err)
 	}
+	p.endpoint = endpoint[:len(endpoint)-1]
 	p.client, err = ims.New(ims.Config{
-		Endpoint: endpoint[:len(endpoint)-1], ProjectID: sandbox.DefaultProjectID, Credentials: ims.AccessKey(cfg.AccessKey, cfg.SecretKey, ""),
+		Endpoint: p.endpoint, ProjectID: sandbox.DefaultProjectID, Credentials: ims.AccessKey(cfg.AccessKey, cfg.SecretKey, ""),
 		RequestTimeout: time.Minute,
 	})
 	if err != nil {
@@ -207,4 +211,90 @@ func killUnderLoad(t *testing.T, p *process, until int, older []string, deleted 
 	g.Wait()
 	p.kill()
 	return jobs
+}
+
+// TestKillDuringJobs kills a sandbox in the middle of copies, exports and shares. Each job must end well after
+// the restart, what was exported must be whole, and the progress that was told must not be taken back.
+func TestKillDuringJobs(t *testing.T) {
+	cfg := sandbox.Config{DataDir: t.TempDir(), AccessKey: "AK", SecretKey: "SECRETSECRET"}
+	disk, mf := raw()
+	box, err := sandbox.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, box, "good.raw", disk)
+	put(t, box, "good.mf", mf)
+	if err := box.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p := startProcess(t, cfg)
+	var images []string
+	for range 6 {
+		id, err := p.client.QuickImport(t.Context(), ims.QuickImportRequest{Name: "test", OSVersion: "Other Linux(64 bit)", ImageURL: limits.ImageURL(sandbox.DefaultBucket, "good.raw"), MinDisk: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		job, err := p.client.WaitJob(t.Context(), id, ims.Wait{Interval: time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, job.ImageID)
+	}
+	jobs := make(map[string]float64) // by id: the progress that was told
+	for round := range 3 {
+		direct := caller{p.endpoint, http.DefaultClient}
+		for n, image := range images {
+			for path, body := range map[string]string{
+				"/v1/cloudimages/" + image + "/file": fmt.Sprintf(`{"bucket_url":"images:out-%d-%d.qcow2","file_format":"qcow2"}`, round, n),
+				"/v1/cloudimages/" + image + "/copy": `{"name":"copy"}`,
+				"/v1/cloudimages/members":            fmt.Sprintf(`{"images":[%q],"projects":["p%d"]}`, image, round),
+			} {
+				status, answer, err := direct.call("POST", path, body)
+				if err != nil || status != 200 {
+					t.Fatalf("%s: %d %s %v", path, status, answer, err)
+				}
+				jobs[field(answer, "job_id")] = 0
+			}
+		}
+		for id, before := range jobs {
+			job, err := p.client.Job(t.Context(), id)
+			if err != nil || job.Progress < before {
+				t.Errorf("job %s went from %v to %+v, %v", id, before, job, err)
+			}
+			jobs[id] = job.Progress
+		}
+		p.kill()
+		p = startProcess(t, cfg)
+		for id, before := range jobs {
+			job, err := p.client.Job(t.Context(), id)
+			if err != nil || job.Progress < before {
+				t.Errorf("job %s went from %v to %+v, %v", id, before, job, err)
+			}
+		}
+		for id := range jobs { // an image is exported once at a time
+			if _, err := p.client.WaitJob(t.Context(), id, ims.Wait{Interval: 2 * time.Millisecond}); err != nil {
+				t.Errorf("job %s: %v", id, err)
+			}
+			jobs[id] = 1
+		}
+	}
+	all, err := p.client.Images(t.Context(), url.Values{"status": {ims.StatusActive}})
+	if err != nil || len(all) != 4*len(images) {
+		t.Errorf("%d images are active, want %d, %v", len(all), 4*len(images), err)
+	}
+	p.kill()
+	box, err = sandbox.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer box.Close(t.Context())
+	want := ""
+	for round := range 3 {
+		for n := range images {
+			got := content(t, box, fmt.Sprintf("out-%d-%d.qcow2", round, n))
+			if want = cmp.Or(want, got); got != want {
+				t.Errorf("export %d of image %d differs", round, n)
+			}
+		}
+	}
 }

@@ -6,7 +6,8 @@
 // are kept in its data directory and survive kill -9: what was answered is there after the next start, and
 // jobs that had not ended go on. Tokens and temporary keys hold as long as the account stays the same.
 //
-// Either service answers GET /healthz without a signature: 200 and {"status":"ok"}, or 503 and why not.
+// Either service answers GET /healthz without a signature: 200 and {"status":"ok"}, or 503 and why not. The
+// image service answers GET /metrics in Prometheus' text format.
 //
 // It can imitate the rules by which OBS differs from S3, see Imitation. Host names below ".localhost" are
 // loopback by RFC 6761, section 6.3; where the system's resolver doesn't know that, clients must (package
@@ -14,6 +15,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -21,11 +23,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -103,6 +108,14 @@ type Config struct {
 	User, Password string
 	// ProjectID, Region and Bucket are DefaultProjectID, DefaultRegion and DefaultBucket if "".
 	ProjectID, Region, Bucket string
+	// OtherProjects are further projects of the account, by id: their names. Images can be shared with them.
+	OtherProjects map[string]string
+	// Formats is the table of formats that image files may have. nil is ZVHD2 and raw.
+	Formats []formats.Format `json:"-"`
+	// Resources are what images can be made from besides objects, and where they can be copied to.
+	Resources imageservice.Resources
+	// Quota is how many images a project may have. 0 is 1000.
+	Quota int
 	// Logger gets the requests and failures of both services. nil is silence.
 	Logger *slog.Logger
 }
@@ -159,7 +172,7 @@ func (s *Sandbox) open(store, images net.Addr) (err error) {
 	cfg := s.cfg
 	s.identity = identity.New(identity.Account{
 		AccessKey: cfg.AccessKey, SecretKey: cfg.SecretKey, User: cfg.User, Password: cfg.Password, Domain: Domain,
-		ProjectID: cfg.ProjectID, ProjectName: cfg.Region,
+		ProjectID: cfg.ProjectID, ProjectName: cfg.Region, Others: cfg.OtherProjects,
 	}, nil, cfg.Logger.With("service", "identity"))
 	options := objectstore.Options{
 		Credentials: s.storeSecret, Region: cfg.Region, Domain: StoreHost, Logger: cfg.Logger.With("service", "store"),
@@ -200,7 +213,8 @@ func (s *Sandbox) open(store, images net.Addr) (err error) {
 	}
 	s.images, err = imageservice.Open(imageservice.Config{
 		Objects: objects{s.store}, Database: filepath.Join(cfg.DataDir, databaseFile), Authorize: s.identity.Authorize,
-		ProjectID: cfg.ProjectID, Logger: cfg.Logger.With("service", "images"),
+		ProjectID: cfg.ProjectID, OtherProjects: slices.Sorted(maps.Keys(cfg.OtherProjects)), Region: cfg.Region, Quota: cfg.Quota,
+		Formats: cfg.Formats, Resources: cfg.Resources, Logger: cfg.Logger.With("service", "images"),
 	})
 	if err != nil {
 		return fmt.Errorf("opening the sandbox's images: %w", err)
@@ -302,6 +316,8 @@ func (s *Sandbox) imageHandler() http.Handler {
 		switch {
 		case r.URL.Path == healthPath:
 			s.health(w, r)
+		case r.URL.Path == metricsPath:
+			s.metrics(w)
 		case identity.Serves(r.URL.Path):
 			s.identity.ServeHTTP(w, r)
 		default:
@@ -321,6 +337,19 @@ func (s *Sandbox) health(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(answer) // a client that is gone has no use for an error
+}
+
+// metricsPath is where the image service tells what it has done, to anybody.
+const metricsPath = "/metrics"
+
+func (s *Sandbox) metrics(w http.ResponseWriter) {
+	var b bytes.Buffer
+	if err := s.images.WriteMetrics(&b); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	_, _ = w.Write(b.Bytes()) // a client that is gone has no use for an error
 }
 
 // StoreEndpoint returns the object store's address, "http://HOST:PORT", or "https://obs.localhost:PORT" if it
@@ -401,17 +430,25 @@ func stop(ctx context.Context, srv *http.Server) {
 	}
 }
 
-// objects lets the image service read the store.
+// objects lets the image service read and write the store.
 type objects struct{ store *objectstore.Store }
 
 // OpenObject implements imageservice.Objects.
 func (o objects) OpenObject(_ context.Context, bucket, key string) (formats.Source, error) {
 	object, err := o.store.OpenObject(bucket, key)
 	switch {
-	case errors.Is(err, objectstore.ErrNoSuchBucket) || errors.Is(err, objectstore.ErrNoSuchKey):
+	case errors.Is(err, objectstore.ErrNoSuchBucket):
+		return nil, fmt.Errorf("%w: %w: %w", fs.ErrNotExist, imageservice.ErrNoBucket, err)
+	case errors.Is(err, objectstore.ErrNoSuchKey):
 		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	case err != nil:
 		return nil, err
 	}
 	return object, nil
+}
+
+// PutObject implements imageservice.Objects.
+func (o objects) PutObject(ctx context.Context, bucket, key string, r io.Reader) error {
+	_, err := o.store.PutObject(ctx, bucket, key, r, map[string]string{"content-type": "application/octet-stream"})
+	return err
 }

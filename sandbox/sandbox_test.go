@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -88,6 +89,16 @@ func put(t *testing.T, s *sandbox.Sandbox, key string, content []byte) {
 	if _, err := store(t, s).PutObject(t.Context(), s.Bucket(), key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// content returns the ETag of an object and its length.
+func content(t *testing.T, s *sandbox.Sandbox, key string) string {
+	t.Helper()
+	o, err := store(t, s).StatObject(t.Context(), s.Bucket(), key, minio.StatObjectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(o.ETag, o.Size)
 }
 
 func importing(t *testing.T, s *sandbox.Sandbox, key string) (ims.Job, error) {
@@ -333,7 +344,7 @@ func TestLogHasNoSecrets(t *testing.T) {
 	if err := s.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if text := log.String(); strings.Contains(text, s.SecretKey()) || strings.Contains(text, "Signature") || !strings.Contains(text, "import ended") {
+	if text := log.String(); strings.Contains(text, s.SecretKey()) || strings.Contains(text, "Signature") || !strings.Contains(text, "job ended") {
 		t.Errorf("log: %s", text)
 	}
 }
@@ -364,4 +375,21 @@ func ExampleStart() {
 	// Output:
 	// 0 images, <nil>
 	// closed: <nil>
+}
+
+func TestMetrics(t *testing.T) {
+	s, err := sandbox.Start(t.Context(), sandbox.Config{DataDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(t.Context())
+	r, err := http.Get(s.ImageEndpoint() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != 200 || !strings.Contains(string(body), "\nimgferry_sandbox_jobs 0\n") {
+		t.Errorf("%d %s, %v", r.StatusCode, body, err)
+	}
 }

@@ -163,18 +163,22 @@ func (s *Service) login(r *request) (int, any, error) {
 		"roles": []named{{ID: "0", Name: "te_admin"}},
 		"user":  map[string]any{"id": s.id("user", a.User), "name": a.User, "domain": domain, "password_expires_at": ""},
 	}
+	project := ""
 	switch scope := q.Auth.Scope; {
 	case scope.Project != nil:
-		if !scope.Project.is(a.ProjectID, a.ProjectName) || !scope.Project.Domain.is(domain.ID, domain.Name) {
+		at := slices.IndexFunc(a.projects(), func(p named) bool { return scope.Project.is(p.ID, p.Name) })
+		if at < 0 || !scope.Project.Domain.is(domain.ID, domain.Name) {
 			return 0, nil, &refusal{http.StatusUnauthorized, "The project of the scope does not exist."}
 		}
-		token["project"] = map[string]any{"id": a.ProjectID, "name": a.ProjectName, "domain": domain}
+		p := a.projects()[at]
+		project = p.ID
+		token["project"] = map[string]any{"id": p.ID, "name": p.Name, "domain": domain}
 	case scope.Domain != nil && !scope.Domain.is(domain.ID, domain.Name):
 		return 0, nil, &refusal{http.StatusUnauthorized, "The domain of the scope does not exist."}
 	default:
 		token["domain"] = domain
 	}
-	text, c := s.issue(userToken, a.User, tokenLife)
+	text, c := s.issue(userToken, a.User, project, tokenLife)
 	token["issued_at"], token["expires_at"] = s.now().UTC().Format(timeFormat), expiry(c)
 	r.header.Set("X-Subject-Token", text)
 	return http.StatusCreated, map[string]any{"token": token}, nil
@@ -212,15 +216,15 @@ func (s *Service) temporary(r *request) (int, any, error) {
 	if _, err := s.open(token, userToken); err != nil {
 		return 0, nil, denied(err)
 	}
-	security, c := s.issue(temporaryKey, temporaryPrefix+rand.Text()[:16], time.Duration(life)*time.Second)
+	security, c := s.issue(temporaryKey, temporaryPrefix+rand.Text()[:16], "", time.Duration(life)*time.Second)
 	return http.StatusCreated, map[string]any{"credential": map[string]string{
 		"access": c.Subject, "secret": s.temporarySecret(c), "securitytoken": security, "expires_at": expiry(c),
 	}}, nil
 }
 
-// projects is GET /v3/projects: the one project, unless the query names another.
+// projects is GET /v3/projects: all there are, or those that the query names.
 func (s *Service) projects(r *request) (int, any, error) {
-	if err := s.Authorize(r.Request, r.body); err != nil {
+	if _, err := s.Authorize(r.Request, r.body); err != nil {
 		return 0, nil, denied(err)
 	}
 	type project struct {
@@ -234,12 +238,13 @@ func (s *Service) projects(r *request) (int, any, error) {
 	}
 	found := []project{}
 	a, query := s.account, r.URL.Query()
-	if (named{query.Get("id"), query.Get("name")}).is(a.ProjectID, a.ProjectName) {
-		domain := s.id("domain", a.Domain)
-		found = append(found, project{
-			named: named{a.ProjectID, a.ProjectName}, DomainID: domain, ParentID: domain, Enabled: true,
-			Links: map[string]string{"self": "/v3/projects/" + a.ProjectID},
-		})
+	domain := s.id("domain", a.Domain)
+	for _, p := range a.projects() {
+		if (named{query.Get("id"), query.Get("name")}).is(p.ID, p.Name) {
+			found = append(found, project{
+				named: p, DomainID: domain, ParentID: domain, Enabled: true, Links: map[string]string{"self": "/v3/projects/" + p.ID},
+			})
+		}
 	}
 	return http.StatusOK, map[string]any{"projects": found, "links": map[string]string{"self": "/v3/projects"}}, nil
 }

@@ -9,6 +9,7 @@
 package identity
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -17,7 +18,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,8 +49,20 @@ type Account struct {
 	AccessKey, SecretKey string
 	// User, Password and Domain log in. The domain is the account's name, and the user's too.
 	User, Password, Domain string
-	// ProjectID and ProjectName are the one project. Its name is the region's.
+	// ProjectID and ProjectName are the project that everything is for unless something else is said. Its
+	// name is the region's.
 	ProjectID, ProjectName string
+	// Others are further projects of the account, by id: their names. They may be none.
+	Others map[string]string
+}
+
+// projects are all of the account's, its own first, then by id.
+func (a Account) projects() []named {
+	all := []named{{a.ProjectID, a.ProjectName}}
+	for _, id := range slices.Sorted(maps.Keys(a.Others)) {
+		all = append(all, named{id, a.Others[id]})
+	}
+	return all
 }
 
 // Service issues tokens and temporary keys and recognises them. It is an http.Handler, safe for concurrent
@@ -98,22 +113,29 @@ func (s *Service) Secret(accessKey, securityToken string) (string, error) {
 	return s.temporarySecret(c), nil
 }
 
-// Authorize verifies who sent a request whose whole body is body: by X-Auth-Token, else by its signature. The
-// error says why not, in a clause without secrets.
-func (s *Service) Authorize(r *http.Request, body []byte) error {
+// Authorize verifies who sent a request whose whole body is body: by X-Auth-Token, else by its signature. It
+// returns the project that the caller acts for: a token's own; else what X-Project-Id says, which is not
+// looked up here, or "". The error says why the caller is refused, in a clause without secrets.
+func (s *Service) Authorize(r *http.Request, body []byte) (project string, err error) {
+	project = r.Header.Get("X-Project-Id")
 	if token := r.Header.Get("X-Auth-Token"); token != "" {
-		_, err := s.open(token, userToken)
-		return err
+		c, err := s.open(token, userToken)
+		if err == nil && c.Project != "" && project != "" && project != c.Project {
+			if _, ours := s.account.Others[project]; ours || project == s.account.ProjectID {
+				err = fmt.Errorf("%w: it is for project %s", ErrToken, c.Project)
+			}
+		}
+		return cmp.Or(project, c.Project), err
 	}
 	var refused error
-	_, err := ims.Verify(r, body, func(accessKey string) (secret string, ok bool) {
+	_, err = ims.Verify(r, body, func(accessKey string) (secret string, ok bool) {
 		secret, refused = s.Secret(accessKey, r.Header.Get("X-Security-Token"))
 		return secret, refused == nil
 	}, s.now())
 	if refused != nil {
-		return refused
+		return "", refused
 	}
-	return err
+	return project, err
 }
 
 // What a sealed token is.
@@ -127,13 +149,15 @@ type claims struct {
 	Kind string
 	// Subject is the user of a user's token, the access key of a temporary pair.
 	Subject string
-	Expires int64 // Unix time, s
+	// Project is what a user's token is for, "" for the whole domain.
+	Project string `json:",omitempty"`
+	Expires int64  // Unix time, s
 	Nonce   string
 }
 
 // issue seals a new token.
-func (s *Service) issue(kind, subject string, life time.Duration) (token string, c claims) {
-	c = claims{Kind: kind, Subject: subject, Expires: s.now().Add(life).Unix(), Nonce: rand.Text()}
+func (s *Service) issue(kind, subject, project string, life time.Duration) (token string, c claims) {
+	c = claims{Kind: kind, Subject: subject, Project: project, Expires: s.now().Add(life).Unix(), Nonce: rand.Text()}
 	p, _ := json.Marshal(c) // strings and numbers always marshal
 	text := base64.RawURLEncoding.EncodeToString(p)
 	return text + "." + base64.RawURLEncoding.EncodeToString(sum(s.seal, text)), c

@@ -95,7 +95,8 @@ func TestTokens(t *testing.T) {
 	authorize := func(s *identity.Service, token string) error {
 		r := httptest.NewRequest("GET", "/v2/cloudimages", nil)
 		r.Header.Set("X-Auth-Token", token)
-		return s.Authorize(r, nil)
+		_, err := s.Authorize(r, nil)
+		return err
 	}
 	_, token, _ := send(s, "POST", "/v3/auth/tokens", login)
 	changed := account
@@ -154,7 +155,8 @@ func TestTemporaryKeys(t *testing.T) {
 		if err := ims.AccessKey(access, secret, security).Sign(r, nil, c.now); err != nil {
 			t.Fatal(err)
 		}
-		return s.Authorize(r, nil)
+		_, err := s.Authorize(r, nil)
+		return err
 	}
 	if err := errors.Join(signed(access, secret, security), signed(account.AccessKey, account.SecretKey, "")); err != nil {
 		t.Error(err)
@@ -201,9 +203,11 @@ func Example() {
 	status, token, _ := send(s, "POST", "/v3/auth/tokens", login)
 	r := httptest.NewRequest("GET", "/v2/cloudimages", nil)
 	r.Header.Set("X-Auth-Token", token)
-	fmt.Println(status, s.Authorize(r, nil))
+	_, err := s.Authorize(r, nil)
+	fmt.Println(status, err)
 	r.Header.Set("X-Auth-Token", "forged")
-	fmt.Println(s.Authorize(r, nil))
+	_, err = s.Authorize(r, nil)
+	fmt.Println(err)
 	// Output:
 	// 201 <nil>
 	// the token is not valid

@@ -22,12 +22,13 @@ type failure struct {
 	code    limits.Code
 	finding string // one sentence or clause of our own
 	cause   error  // what the finding comes from, or nil
+	whole   bool   // the finding is the whole text
 }
 
 // Error returns the code's standard text and our finding.
 func (f *failure) Error() string {
 	text := f.code.Text()
-	if text == "" {
+	if text == "" || f.whole {
 		return f.finding
 	}
 	return text + " " + capital(f.finding) + "."
@@ -39,6 +40,11 @@ func (f *failure) Unwrap() error { return f.cause }
 // refuse returns a failure with the service's usual status, 400.
 func refuse(code limits.Code, finding string, args ...any) *failure {
 	return answerWith(http.StatusBadRequest, code, fmt.Sprintf(finding, args...))
+}
+
+// absent is a failure for a thing of a native call that is not there.
+func absent(code limits.Code, finding string, args ...any) *failure {
+	return answerWith(http.StatusNotFound, code, fmt.Sprintf(finding, args...))
 }
 
 // answerWith returns a failure with another status.
@@ -59,14 +65,14 @@ func failureOf(err error) *failure {
 	return answerWith(http.StatusInternalServerError, limits.SystemError, err.Error())
 }
 
-// errorAnswer is the body of a refusal (reference, 3.3).
+// errorAnswer is the body of a refusal, in both forms that the reference has (3.3 and appendix B).
 func errorAnswer(err error, requestID string) (int, any) {
 	f := failureOf(err)
-	return f.status, struct {
-		Code      limits.Code `json:"error_code"`
-		Message   string      `json:"error_msg"`
-		RequestID string      `json:"request_id"`
-	}{f.code, f.Error(), requestID}
+	message := f.Error()
+	return f.status, map[string]any{
+		"error_code": f.code, "error_msg": message, "request_id": requestID,
+		"error": map[string]any{"code": f.code, "message": message},
+	}
 }
 
 func capital(s string) string {
@@ -84,4 +90,11 @@ func randomHex(n int) string {
 	b := make([]byte, n)
 	rand.Read(b) // never fails
 	return hex.EncodeToString(b)
+}
+
+// failureFor returns the failure that an error is, or nil.
+func failureFor(err error) *failure {
+	var f *failure
+	errors.As(err, &f)
+	return f
 }

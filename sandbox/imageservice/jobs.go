@@ -1,10 +1,7 @@
 package imageservice
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
-	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -13,43 +10,36 @@ import (
 	"imgferry/limits"
 )
 
-// quickImport is POST /v2/cloudimages/quickimport/action (reference, 5.1.4).
-func (s *Service) quickImport(r request) (int, any, error) {
-	if len(bytes.TrimSpace(r.body)) == 0 {
-		return 0, nil, refuse(limits.RequestEmpty, "send a JSON object")
-	}
-	var q ims.QuickImportRequest
-	if err := json.Unmarshal(r.body, &q); err != nil {
-		return 0, nil, refuse(limits.RequestFormat, "%s", err)
-	}
-	if err := q.Check(); err != nil {
-		return 0, nil, err
-	}
-	now := s.cfg.Now()
-	img := image{ID: newUUID(), Owner: s.cfg.ProjectID, Status: ims.StatusQueued, DiskFormat: "zvhd2", Request: q, Created: now, Updated: now}
-	j := job{ID: randomHex(16), Type: jobType(q.Type), Owner: img.Owner, ImageID: img.ID, ImageName: q.Name, Status: ims.JobInit, Begin: now}
-	// On the disk before it runs and before the client hears of it.
-	if err := s.state.create(img, j); err != nil {
-		return 0, nil, err
-	}
-	if err := s.begin(func() { s.runImport(j.ID, q) }); err != nil {
-		return 0, nil, errors.Join(err, s.state.discard(img, j))
-	}
-	return http.StatusOK, map[string]string{"job_id": j.ID}, nil
-}
+// The types of jobs (reference, 5.5.1).
+const (
+	jobImport       = "imsImportImageJob"
+	jobImportData   = "imsImportDataImageJob"
+	jobInstance     = "imsCreateImageByInstance"
+	jobVolume       = "imsVolumeCreateImageJob"
+	jobWholeServer  = "imsCreateWholeImageByInstanceJob"
+	jobWholeBackup  = "imsCreateWholeImageByBackupJob"
+	jobRegister     = "imsNativeImportImageJob"
+	jobExport       = "imsNativeExportImageJob"
+	jobAddMembers   = "imsAddImageMembersJob"
+	jobDropMembers  = "imsDeleteImageMembersJob"
+	jobTurnMembers  = "imsUpdateImageMembersJob"
+	jobCopy         = "imsCopyImageInRegionJob"
+	jobCopyToRegion = "imsCopyImageCrossUserJob"
+)
 
-// jobType is the job_type of an import (reference, 5.5.1).
-func jobType(imageType string) string {
-	if imageType == limits.TypeData {
-		return "imsImportDataImageJob"
-	}
-	return "imsImportImageJob"
+// step is what a job does besides waiting for its parts: exactly one field is set, or none.
+type step struct {
+	Import  *importStep  `json:",omitempty"`
+	Take    *takeStep    `json:",omitempty"`
+	Export  *exportStep  `json:",omitempty"`
+	Copy    *copyStep    `json:",omitempty"`
+	Members *membersStep `json:",omitempty"`
 }
 
 // jobAnswer is the answer of the job query. Nulls, empty strings and numbers are as in its example.
 type jobAnswer struct {
 	Status     ims.JobStatus `json:"status"`
-	Entities   jobEntities   `json:"entities"`
+	Entities   any           `json:"entities"`
 	JobID      string        `json:"job_id"`
 	JobType    string        `json:"job_type"`
 	BeginTime  string        `json:"begin_time"`
@@ -59,31 +49,53 @@ type jobAnswer struct {
 }
 
 type jobEntities struct {
-	ImageID   string  `json:"image_id,omitempty"`
-	ImageName string  `json:"image_name"`
-	Task      string  `json:"current_task"`
-	Percent   float64 `json:"process_percent"`
+	ImageID   string         `json:"image_id,omitempty"`
+	ImageName string         `json:"image_name"`
+	Task      string         `json:"current_task"`
+	Percent   float64        `json:"process_percent"`
+	Results   []memberResult `json:"results,omitempty"`
+	SubJobs   []string       `json:"sub_jobs_list,omitempty"`
+	SubResult []jobAnswer    `json:"sub_jobs_result,omitempty"`
+}
+
+type subEntities struct {
+	ImageID   string `json:"image_id"`
+	ImageName string `json:"image_name"`
 }
 
 // showJob is GET /v1/{project_id}/jobs/{job_id} (reference, 5.5.1) and GET /v1/cloudimages/job/{job_id}.
 func (s *Service) showJob(r request) (int, any, error) {
-	j, ok, err := s.state.job(r.vars["job_id"])
-	if err != nil {
-		return 0, nil, err
-	}
-	if !ok || j.Owner != s.cfg.ProjectID {
-		return 0, nil, answerWith(http.StatusNotFound, limits.ObjectUnknown, "there is no job "+shown(r.vars["job_id"]))
-	}
-	a := jobAnswer{
-		Status: j.Status, JobID: j.ID, JobType: j.Type, BeginTime: jobTime(j.Begin), EndTime: jobTime(j.End),
-		Entities: jobEntities{ImageID: j.ImageID, ImageName: j.ImageName, Task: "VerifyImageTask", Percent: s.progressOf(j)},
-	}
+	var a jobAnswer
+	err := s.state.view(func(t tx) error {
+		j, ok, err := t.job(r.vars["job_id"])
+		if err != nil {
+			return err
+		}
+		if !ok || j.Owner != r.project {
+			return absent(limits.ObjectUnknown, "there is no job %s", shown(r.vars["job_id"]))
+		}
+		e := jobEntities{ImageID: j.ImageID, ImageName: j.ImageName, Task: j.Task, Percent: j.Progress, Results: j.Results, SubJobs: j.Subs}
+		for _, id := range j.Subs {
+			sub, err := t.mustJob(id)
+			if err != nil {
+				return err
+			}
+			e.SubResult = append(e.SubResult, sub.answer(subEntities{sub.ImageID, sub.ImageName}))
+		}
+		a = j.answer(e)
+		return nil
+	})
+	return http.StatusOK, a, err
+}
+
+func (j job) answer(entities any) jobAnswer {
+	a := jobAnswer{Status: j.Status, JobID: j.ID, JobType: j.Type, BeginTime: jobTime(j.Begin), EndTime: jobTime(j.End), Entities: entities}
 	if j.Status == ims.JobFail {
 		// Never null here: a widely used client crashes otherwise.
 		code, reason := cmp.Or(j.Code, string(limits.SystemError)), cmp.Or(j.Reason, limits.SystemError.Text())
 		a.ErrorCode, a.FailReason = &code, &reason
 	}
-	return http.StatusOK, a, nil
+	return a
 }
 
 // jobTime writes a time like the reference's example: "04-Jun-2015 18:11:06:586", UTC. The zero time is "".
@@ -100,4 +112,99 @@ func newUUID() string {
 	h[12] = '4'
 	h[16] = "89ab"[h[16]%4]
 	return string(h[:8]) + "-" + string(h[8:12]) + "-" + string(h[12:16]) + "-" + string(h[16:20]) + "-" + string(h[20:])
+}
+
+// task is a job that is about to begin, with the image it makes or nil, and its parts.
+type task struct {
+	job   job
+	image *image
+	parts []task
+}
+
+// newTask returns a job of r's caller.
+func (s *Service) newTask(r request, jobType string, i *image, what step) task {
+	j := job{ID: randomHex(16), Type: jobType, Task: strings.ToUpper(jobType[3:4]) + jobType[4:] + "Task", Owner: r.project, Status: ims.JobInit, Begin: s.cfg.Now(), Step: what}
+	if i != nil {
+		j.ImageID, j.ImageName, j.Makes = i.ID, i.Name, true
+	}
+	return task{job: j, image: i}
+}
+
+// submit records a job and begins it. check runs in the same transaction, before anything is changed.
+func (s *Service) submit(r request, k task, check func(tx) error) (int, any, error) {
+	if err := s.reserve(); err != nil {
+		return 0, nil, err
+	}
+	// On the disk before it runs and before the client hears of it.
+	err := s.state.update(func(t tx) error {
+		if check != nil {
+			if err := check(t); err != nil {
+				return err
+			}
+		}
+		if err := s.checkQuota(t, r, k.images()); err != nil {
+			return err
+		}
+		return t.record(&k)
+	})
+	if err != nil {
+		s.release()
+		return 0, nil, err
+	}
+	go func() {
+		defer s.release()
+		s.runJob(k.job.ID)
+	}()
+	s.tidy()
+	return http.StatusOK, map[string]string{"job_id": k.job.ID}, nil
+}
+
+// images counts the new images that a task makes.
+func (k task) images() (n int) {
+	if k.image != nil && k.image.Number == 0 {
+		n++
+	}
+	for _, p := range k.parts {
+		n += p.images()
+	}
+	return n
+}
+
+// record writes a task and its parts.
+func (t tx) record(k *task) error {
+	for n := range k.parts {
+		p := &k.parts[n]
+		p.job.Parent = k.job.ID
+		if err := t.record(p); err != nil {
+			return err
+		}
+		k.job.Subs = append(k.job.Subs, p.job.ID)
+	}
+	if k.image != nil {
+		if err := t.putImage(k.image); err != nil {
+			return err
+		}
+	}
+	return t.putJob(&k.job)
+}
+
+// tidy forgets old jobs now and then.
+func (s *Service) tidy() {
+	s.mu.Lock()
+	s.begun++
+	due := s.begun >= forgetEvery
+	if due {
+		s.begun = 0
+	}
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	err := s.state.update(func(t tx) error {
+		_, err := t.forget(s.cfg.Now().Add(-historyAge), historySize)
+		return err
+	})
+	if err != nil {
+		s.cfg.Logger.Error("old jobs can't be forgotten", "error", err)
+	}
 }

@@ -16,46 +16,104 @@ import (
 
 // image is what the service keeps of an image.
 type image struct {
-	ID, Owner  string
-	Number     uint64 // order of creation: times may be equal
-	Status     string // ims.Status...
-	DiskFormat string
-	FileSize   int64 // of the object it was made from, in bytes
-	Request    ims.QuickImportRequest
-	Created    time.Time
-	Updated    time.Time
-	Active     time.Time // when it became active, or zero
+	ID, Owner string
+	Region    string // "" is the service's own
+	Number    uint64 // order of creation: times may be equal
+	Status    string // ims.Status...
+
+	Name, Description string
+	Environment       string // virtual_env_type
+	DiskFormat        string
+	OSVersion, OSType string
+	Firmware          string // "" leaves it to the service
+	Architecture      string
+	MinDisk, MinRAM   int // GB, MB
+	MaxRAM            int // MB, 0 is unset
+	Protected         bool
+	Tags              []string // "key=value", or "key" from native calls
+	Enterprise        string
+	CMK               string // id of the key it is encrypted with, or ""
+	Parent            string // the image it was copied from
+	Backup            string // the backup it was made from
+	Whole             bool   // of a whole server
+	Origin            string // __data_origin
+	Native            bool   // made as metadata, to be filled by an upload
+	Exporting         string // the job that exports it, or ""
+	Extra             map[string]string
+	Members           []member
+	FileSize          int64      // of what it was made from, in bytes
+	Checksum          string     // MD5 of an uploaded file
+	Disks             []diskFile // what it holds; the first is the system disk
+	Created, Updated  time.Time
+	Active, Deleted   time.Time // or zero
+}
+
+// member is a project that an image is shared with.
+type member struct {
+	Project          string
+	Status           string // pending, accepted, rejected
+	Vault            string
+	Created, Updated time.Time
+}
+
+// diskFile is a file of Config's folder that holds a disk of an image.
+type diskFile struct {
+	Name    string
+	Format  string
+	Size    int64 // of the file, in bytes
+	Virtual int64 // of the disk, in bytes
 }
 
 // job is what the service keeps of a job.
 type job struct {
 	ID, Type, Owner string
+	Number          uint64
+	Task            string
+	Parent          string   // the job it is a part of, or ""
+	Subs            []string // its parts, in order
 	ImageID         string
 	ImageName       string
+	Makes           bool // the image is the job's work: it is killed if the job fails
+	Step            step // what there is to do
+	StepDone        bool // all of it but Subs
 	Status          ims.JobStatus
+	Progress        float64 // 0 to 1, as it was last told to anybody
+	Results         []memberResult
 	Code, Reason    string // of a failed job
 	Begin, End      time.Time
 }
+
+func (j job) ended() bool { return j.Status == ims.JobSuccess || j.Status == ims.JobFail }
 
 // The buckets of the database. In images and jobs an id leads to a record in JSON.
 var (
 	metaBucket   = []byte("meta")
 	imagesBucket = []byte("images")
 	jobsBucket   = []byte("jobs")
+	openBucket   = []byte("open") // the ids of jobs that have not ended
 
 	formatKey = []byte("format") // in meta
 )
 
 // stateFormat says how the records are to be read.
-const stateFormat = "imgferry image service 1"
+const stateFormat = "imgferry image service 2"
 
 // lockTimeout is how long the database's lock is waited for: long enough for a process that is just ending.
 const lockTimeout = time.Second
 
+// Ended jobs and deleted images are forgotten when they are older than this and not among the newest.
+const (
+	historyAge  = 30 * 24 * time.Hour
+	historySize = 10_000
+)
+
 // state is all that the service remembers, in a bbolt database: one file, changed in transactions that are
-// on the disk when they return, in pure Go. Each method is one transaction: what it changes is seen as a
-// whole or not at all, by others and after a crash. Callers get copies.
+// on the disk when they return, in pure Go. What a transaction changes is seen as a whole or not at all, by
+// others and after a crash.
 type state struct{ db *bolt.DB }
+
+// tx is a transaction. What it returns are copies.
+type tx struct{ *bolt.Tx }
 
 // openState opens the database in a file, and makes it if it is missing.
 func openState(path string, noSync bool) (*state, error) {
@@ -84,7 +142,7 @@ func prepare(tx *bolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range [][]byte{imagesBucket, jobsBucket} {
+	for _, name := range [][]byte{imagesBucket, jobsBucket, openBucket} {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return err
 		}
@@ -94,9 +152,17 @@ func prepare(tx *bolt.Tx) error {
 
 func (s *state) close() error { return s.db.Close() }
 
+func (s *state) view(f func(tx) error) error {
+	return s.db.View(func(t *bolt.Tx) error { return f(tx{t}) })
+}
+
+func (s *state) update(f func(tx) error) error {
+	return s.db.Update(func(t *bolt.Tx) error { return f(tx{t}) })
+}
+
 // get reads the record of an id; ok is false if there is none.
-func get[T any](tx *bolt.Tx, bucket []byte, id string) (v T, ok bool, err error) {
-	p := tx.Bucket(bucket).Get([]byte(id))
+func get[T any](t tx, bucket []byte, id string) (v T, ok bool, err error) {
+	p := t.Bucket(bucket).Get([]byte(id))
 	if p == nil {
 		return v, false, nil
 	}
@@ -110,17 +176,24 @@ func decode(bucket []byte, id string, p []byte, v any) error {
 	return nil
 }
 
-func put(tx *bolt.Tx, bucket []byte, id string, v any) error {
+// put writes a record. number gets the next one of the bucket if it is 0.
+func put(t tx, bucket []byte, id string, number *uint64, v any) (err error) {
+	b := t.Bucket(bucket)
+	if *number == 0 {
+		if *number, err = b.NextSequence(); err != nil {
+			return err
+		}
+	}
 	p, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return tx.Bucket(bucket).Put([]byte(id), p)
+	return b.Put([]byte(id), p)
 }
 
 // each calls f with every record of a bucket, in the order of their ids.
-func each[T any](tx *bolt.Tx, bucket []byte, f func(T)) error {
-	return tx.Bucket(bucket).ForEach(func(id, p []byte) error {
+func each[T any](t tx, bucket []byte, f func(T)) error {
+	return t.Bucket(bucket).ForEach(func(id, p []byte) error {
 		var v T
 		if err := decode(bucket, string(id), p, &v); err != nil {
 			return err
@@ -130,125 +203,138 @@ func each[T any](tx *bolt.Tx, bucket []byte, f func(T)) error {
 	})
 }
 
-// create adds an image and the job that makes it.
-func (s *state) create(i image, j job) error {
-	return s.db.Update(func(tx *bolt.Tx) (err error) {
-		if i.Number, err = tx.Bucket(imagesBucket).NextSequence(); err != nil {
-			return err
-		}
-		if err := put(tx, imagesBucket, i.ID, i); err != nil {
-			return err
-		}
-		return put(tx, jobsBucket, j.ID, j)
-	})
-}
+func (t tx) image(id string) (image, bool, error) { return get[image](t, imagesBucket, id) }
+func (t tx) job(id string) (job, bool, error)     { return get[job](t, jobsBucket, id) }
+func (t tx) putImage(i *image) error              { return put(t, imagesBucket, i.ID, &i.Number, i) }
+func (t tx) dropImage(id string) error            { return t.Bucket(imagesBucket).Delete([]byte(id)) }
+func (t tx) dropJob(id string) error              { return t.Bucket(jobsBucket).Delete([]byte(id)) }
 
-// update changes a job and its image together.
-func (s *state) update(jobID string, change func(*job, *image)) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		j, ok, err := get[job](tx, jobsBucket, jobID)
-		if err != nil || !ok {
-			return errors.Join(err, missing(ok, "job", jobID))
-		}
-		i, ok, err := get[image](tx, imagesBucket, j.ImageID)
-		if err != nil || !ok {
-			return errors.Join(err, missing(ok, "image", j.ImageID))
-		}
-		change(&j, &i)
-		if err := put(tx, imagesBucket, i.ID, i); err != nil {
-			return err
-		}
-		return put(tx, jobsBucket, j.ID, j)
-	})
-}
-
-// missing is an error unless ok: what the service itself refers to is there.
-func missing(ok bool, what, id string) error {
-	if ok {
-		return nil
+func (t tx) putJob(j *job) error {
+	if err := put(t, jobsBucket, j.ID, &j.Number, j); err != nil {
+		return err
 	}
-	return fmt.Errorf("the database has lost %s %s", what, id)
+	if j.ended() {
+		return t.Bucket(openBucket).Delete([]byte(j.ID))
+	}
+	return t.Bucket(openBucket).Put([]byte(j.ID), nil)
 }
 
-// job returns a job.
-func (s *state) job(id string) (j job, ok bool, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		j, ok, err = get[job](tx, jobsBucket, id)
+// openJobs returns the jobs that have not ended and fit, oldest first, without looking at the others.
+func (t tx) openJobs(fits func(job) bool) ([]job, error) {
+	var all []job
+	err := t.Bucket(openBucket).ForEach(func(id, _ []byte) error {
+		j, err := t.mustJob(string(id))
+		if err == nil && fits(j) {
+			all = append(all, j)
+		}
 		return err
 	})
-	return j, ok, err
+	slices.SortFunc(all, func(a, b job) int { return cmp.Compare(a.Number, b.Number) })
+	return all, err
 }
 
-// list returns every image of a project, newest first.
-func (s *state) list(owner string) ([]image, error) {
+// mustJob is job for an id that the service itself refers to.
+func (t tx) mustJob(id string) (job, error) {
+	j, ok, err := t.job(id)
+	if err == nil && !ok {
+		err = fmt.Errorf("the database has lost job %s", id)
+	}
+	return j, err
+}
+
+// mustImage is image for an id that the service itself refers to.
+func (t tx) mustImage(id string) (image, error) {
+	i, ok, err := t.image(id)
+	if err == nil && !ok {
+		err = fmt.Errorf("the database has lost image %s", id)
+	}
+	return i, err
+}
+
+// images returns every image of a region, newest first.
+func (t tx) images(region string) ([]image, error) {
 	var all []image
-	err := s.db.View(func(tx *bolt.Tx) error {
-		return each(tx, imagesBucket, func(i image) {
-			if i.Owner == owner {
-				all = append(all, i)
-			}
-		})
+	err := each(t, imagesBucket, func(i image) {
+		if i.Region == region {
+			all = append(all, i)
+		}
 	})
 	slices.SortFunc(all, func(a, b image) int { return cmp.Compare(b.Number, a.Number) })
 	return all, err
 }
 
-// remove deletes an image if allowed says nothing against it.
-func (s *state) remove(id string, allowed func(i image, ok bool) error) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		i, ok, err := get[image](tx, imagesBucket, id)
-		if err == nil {
-			err = allowed(i, ok)
+// jobs returns every job that fits, newest first.
+func (t tx) jobs(fits func(job) bool) ([]job, error) {
+	var all []job
+	err := each(t, jobsBucket, func(j job) {
+		if fits(j) {
+			all = append(all, j)
 		}
-		if err != nil {
-			return err
-		}
-		return tx.Bucket(imagesBucket).Delete([]byte(id))
 	})
+	slices.SortFunc(all, func(a, b job) int { return cmp.Compare(b.Number, a.Number) })
+	return all, err
 }
 
-// discard undoes create.
-func (s *state) discard(i image, j job) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		if err := tx.Bucket(imagesBucket).Delete([]byte(i.ID)); err != nil {
-			return err
-		}
-		return tx.Bucket(jobsBucket).Delete([]byte(j.ID))
+// job returns a job in a transaction of its own.
+func (s *state) job(id string) (j job, ok bool, err error) {
+	err = s.view(func(t tx) error {
+		j, ok, err = t.job(id)
+		return err
 	})
+	return j, ok, err
 }
 
-// rewind makes every job that had not ended, and its image, as they were before they began, and returns them
-// in the order of their creation.
-func (s *state) rewind() (waiting []unfinished, err error) {
-	err = s.db.Update(func(tx *bolt.Tx) error {
-		var open []job
-		err := each(tx, jobsBucket, func(j job) {
-			if j.Status == ims.JobInit || j.Status == ims.JobRunning {
-				open = append(open, j)
-			}
-		})
-		if err != nil {
-			return err
-		}
-		for _, j := range open {
-			i, ok, err := get[image](tx, imagesBucket, j.ImageID)
-			if err != nil || !ok {
-				return errors.Join(err, missing(ok, "image", j.ImageID))
-			}
-			j.Status, i.Status = ims.JobInit, ims.StatusQueued
-			if err := errors.Join(put(tx, imagesBucket, i.ID, i), put(tx, jobsBucket, j.ID, j)); err != nil {
-				return err
-			}
-			waiting = append(waiting, unfinished{j, i})
-		}
-		return nil
+// image returns an image in a transaction of its own.
+func (s *state) image(id string) (i image, ok bool, err error) {
+	err = s.view(func(t tx) error {
+		i, ok, err = t.image(id)
+		return err
 	})
-	slices.SortFunc(waiting, func(a, b unfinished) int { return cmp.Compare(a.image.Number, b.image.Number) })
-	return waiting, err
+	return i, ok, err
 }
 
-// unfinished is a job that has not ended, and the image it makes.
-type unfinished struct {
-	job   job
-	image image
+// forget removes what nobody will ask for any more: ended jobs and deleted images beyond the newest keep of
+// either, and older than before. It returns how many.
+func (t tx) forget(before time.Time, keep int) (n int, err error) {
+	jobs, err := t.jobs(func(j job) bool { return j.ended() })
+	if err != nil {
+		return 0, err
+	}
+	for i, j := range jobs {
+		if i < keep && j.End.After(before) || t.parentRuns(j) {
+			continue
+		}
+		if err := t.dropJob(j.ID); err != nil {
+			return n, err
+		}
+		n++
+	}
+	var gone []image
+	if err := each(t, imagesBucket, func(i image) {
+		if i.Status == ims.StatusDeleted {
+			gone = append(gone, i)
+		}
+	}); err != nil {
+		return n, err
+	}
+	slices.SortFunc(gone, func(a, b image) int { return b.Deleted.Compare(a.Deleted) })
+	for k, i := range gone {
+		if k < keep && i.Deleted.After(before) {
+			continue
+		}
+		if err := t.dropImage(i.ID); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// parentRuns says that a job is a part of one that has not ended, which will look for it.
+func (t tx) parentRuns(j job) bool {
+	if j.Parent == "" {
+		return false
+	}
+	p, ok, err := t.job(j.Parent)
+	return err == nil && ok && !p.ended()
 }
