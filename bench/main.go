@@ -36,7 +36,7 @@ func main() {
 		return
 	}
 	from := flag.String("from", "/usr", "folder whose files are the data")
-	mib := flag.Int64("mib", 1024, "MiB of data")
+	mib := flag.Int64("mib", 1536, "MiB of data")
 	pairs := flag.Int("pairs", 5, "pairs that must count")
 	dir := flag.String("dir", ".bench", "folder for inputs")
 	flag.Parse()
@@ -70,17 +70,27 @@ func run(from string, size int64, pairs int, dir string) error {
 		if err != nil {
 			return err
 		}
-		ratios := make([]float64, len(a))
-		for i := range a {
-			ratios[i] = a[i].wall.Seconds() / b[i].wall.Seconds()
-		}
-		rate := func(s []sample) float64 { return float64(len(data)) / 1e6 / median(walls(s)) }
-		fmt.Printf("%-38s %8.0f %8.0f %9.2f %9.2f %5.0f%% %d\n", c.name, rate(a), rate(b), median(cpus(a)), median(cpus(b)), 100*median(ratios), lost)
+		printPairs(c.name, int64(len(data)), a, b, lost)
 	}
 	if err := programs(dir, disk, 3); err != nil {
 		return err
 	}
-	return rivals(dir, filepath.Join(dir, "disk.raw"), filepath.Join(dir, "imgferry"), pairs)
+	spreadDisk, program := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "imgferry")
+	if err := rivals(dir, disk, spreadDisk, program, pairs); err != nil {
+		return err
+	}
+	return readers(dir, spreadDisk, program, pairs)
+}
+
+// printPairs prints the speeds of A and B over n bytes, their CPU seconds, and how many times as fast
+// as A B is.
+func printPairs(name string, n int64, as, bs []sample, lost int) {
+	ratios := make([]float64, len(as))
+	for i := range as {
+		ratios[i] = as[i].wall.Seconds() / bs[i].wall.Seconds()
+	}
+	rate := func(s []sample) float64 { return float64(n) / 1e6 / median(walls(s)) }
+	fmt.Printf("%-38s %8.0f %8.0f %9.2f %9.2f %5.0f%% %d\n", name, rate(as), rate(bs), median(cpus(as)), median(cpus(bs)), 100*median(ratios), lost)
 }
 
 // pack fills a file with the regular files below from, one behind the other, until it has size
