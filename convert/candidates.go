@@ -17,8 +17,9 @@ type candidate struct {
 	// spans are the parts of the block, ascending and apart, that the extents don't prove to be zero.
 	// They are valid until the next candidate.
 	spans []span
-	// compressed says that some of it is: whole blocks should be read in one piece.
-	compressed bool
+	// unit is the largest piece of it that is decoded at once, in bytes, BlockSize at most. 0: it is not
+	// compressed.
+	unit int64
 }
 
 // candidates yields, ascending, the blocks in which img's extents don't prove everything to be zero;
@@ -61,12 +62,22 @@ func candidates(ctx context.Context, img formats.Image, all bool) iter.Seq2[cand
 				} else {
 					c.spans = append(c.spans, span{x.Offset, n})
 				}
-				c.compressed = c.compressed || x.Compressed
+				if x.Compressed {
+					c.unit = max(c.unit, unit(x))
+				}
 				x.Offset += n
 			}
 		}
 		reach(bitmap.Blocks(img.Size()))
 	}
+}
+
+// unit is how much of a compressed extent should be read at once, in bytes.
+func unit(x formats.Extent) int64 {
+	if x.Unit <= 0 || x.Unit > BlockSize {
+		return BlockSize
+	}
+	return x.Unit
 }
 
 // Candidates yields, ascending, the numbers of the blocks that img's extents don't prove to be

@@ -13,10 +13,11 @@ import (
 
 const (
 	// rawStep is how much a worker reads and writes at a time, in bytes. Larger steps are slower:
-	// the copy then falls out of the caches (measured: 512 KiB best of 64 KiB to 4 MiB). Compressed
-	// images are read by whole blocks all the same: their clusters have up to 2 MiB, and a part of
-	// one costs as much as all of it.
+	// the copy then falls out of the caches (measured: 512 KiB best of 64 KiB to 4 MiB).
 	rawStep = 512 << 10
+	// packedStep is the same for compressed data, whose decoder wants the caches too. Clusters are not
+	// split.
+	packedStep = 256 << 10
 	// rawHole is the unit in which zeros become holes, in bytes: a page, and the block of the file
 	// systems in use.
 	rawHole = 4096
@@ -118,8 +119,8 @@ func (r rawCopy) spans(ctx context.Context, s *slot) error {
 	}
 	s.zero = true
 	step := int64(rawStep)
-	if s.compressed {
-		step = BlockSize
+	if s.unit > 0 {
+		step = max(packedStep, s.unit)
 	}
 	for _, x := range s.candidate.spans {
 		for end := x.off + x.n; x.off < end; {

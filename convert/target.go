@@ -80,7 +80,7 @@ func Targets() []Target {
 		{
 			Name: "qcow2", About: "QEMU's image, version 3", Extension: ".qcow2", streams: never,
 			Options: []TargetOption{
-				{Name: "compression", Help: "how clusters are compressed", Values: []string{"none", "zlib", "zstd"}, Default: "none"},
+				{Name: "compression_type", Help: "how clusters are compressed", Values: []string{"none", "zlib", "zstd"}, Default: "none"},
 				{Name: "cluster_size", Help: "unit of storage, a power of two from 512 to 2M", Default: "64K"},
 				levelOption("how hard the zstd encoder tries"),
 			},
@@ -307,7 +307,7 @@ func qcow2Writer(out io.Writer, size int64, s Settings) (Writer, error) {
 		return nil, err
 	}
 	return qcow2.NewWriter(at, qcow2.WriterOptions{
-		Size: size, ClusterSize: int(cluster), Compression: qcow2Codecs[s["compression"]], Level: qcow2Levels[s["level"]],
+		Size: size, ClusterSize: int(cluster), Compression: qcow2Codecs[s["compression_type"]], Level: qcow2Levels[s["level"]],
 	})
 }
 

@@ -37,7 +37,7 @@ var variants = []struct {
 	{"raw", nil},
 	{"zvhd2", nil}, {"zvhd2", []string{"level=fastest"}}, {"zvhd2", []string{"codec=zlib,level=better"}},
 	{"zvhd", nil}, {"zvhd", []string{"level=fastest"}},
-	{"qcow2", nil}, {"qcow2", []string{"compression=zlib"}}, {"qcow2", []string{"compression=zstd,cluster_size=4K", "level=best"}},
+	{"qcow2", nil}, {"qcow2", []string{"compression_type=zlib"}}, {"qcow2", []string{"compression_type=zstd,cluster_size=4K", "level=best"}},
 	{"vpc", nil}, {"vpc", []string{"subformat=fixed"}},
 	{"vmdk", nil}, {"vmdk", []string{"subformat=monolithicSparse"}},
 }
@@ -273,7 +273,7 @@ func TestZeroer(t *testing.T) {
 // TestSettings: options as qemu-img takes them.
 func TestSettings(t *testing.T) {
 	for target, list := range map[string]map[string]string{
-		"qcow2": {"": "", "compression=zstd,cluster_size=2M": "", "compression=lz4": "use none, zlib, zstd", "cluster_size=many": "no size", "cluster_size": "needs a value", "size=1": "no option", "cluster_size=2M,": "no option", "cluster_size=-1": "no size"},
+		"qcow2": {"": "", "compression_type=zstd,cluster_size=2M": "", "compression_type=lz4": "use none, zlib, zstd", "cluster_size=many": "no size", "cluster_size": "needs a value", "size=1": "no option", "cluster_size=2M,": "no option", "cluster_size=-1": "no size"},
 		"raw":   {"level=best": "no options"},
 		"zvhd2": {"level=auto": "can't be", "codec=zlib": ""},
 	} {

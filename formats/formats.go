@@ -40,6 +40,9 @@ type Extent struct {
 	Zero bool
 	// Compressed says that the run is stored compressed.
 	Compressed bool
+	// Unit is how many bytes of a compressed run are decoded at once, in pieces that are aligned to it;
+	// reading a part of one costs as much as all of it. 0: not known.
+	Unit int64
 	// HostOffset is where the run's bytes lie in File, or -1 where that has no single answer (zero
 	// runs, compressed runs).
 	HostOffset int64

@@ -30,10 +30,12 @@ type intent struct {
 	path string       // "": nothing is kept
 	lock *flock.Flock // held while it is decided whether to register; nil: released
 
-	Name   string    `json:"name"`
-	Digest string    `json:"content_digest"`
-	Job    string    `json:"job_id,omitempty"`
-	Since  time.Time `json:"since"`
+	Name   string `json:"name"`
+	Digest string `json:"content_digest"`
+	// Image is one whose metadata was made and that awaits its file.
+	Image string    `json:"image_id,omitempty"`
+	Job   string    `json:"job_id,omitempty"`
+	Since time.Time `json:"since"`
 }
 
 // openIntent returns the note on the image that r describes, once no other run on this machine is
@@ -65,6 +67,12 @@ func (p *Push) openIntent(ctx context.Context, r *Report) (_ *intent, err error)
 		*n = intent{path: n.path, lock: n.lock, Since: time.Now()}
 	}
 	return n, nil
+}
+
+// await notes that the metadata of an image was made, and that it awaits its file.
+func (n *intent) await(r *Report, image string) error {
+	n.Image = image
+	return n.save(r, "")
 }
 
 // save writes the note and returns when it will outlive a loss of power.

@@ -18,8 +18,11 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"imgferry/convert"
 	"imgferry/formats"
+	"imgferry/formats/zvhd2"
 	"imgferry/ims"
 	"imgferry/limits"
 	"imgferry/upload"
@@ -32,11 +35,17 @@ type Bucket interface {
 	Put(ctx context.Context, key string, body io.ReadSeeker, size int64, sum *[16]byte, meta upload.Metadata) (etag string, err error)
 	Remove(ctx context.Context, key string) error
 	SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) error
+	Get(ctx context.Context, key string, offset, length int64, ifMatch string) (io.ReadCloser, error)
 }
 
 // ImageService makes images from objects.
 type ImageService interface {
 	QuickImport(ctx context.Context, r ims.QuickImportRequest) (jobID string, err error)
+	CreateImage(ctx context.Context, r ims.CreateImageRequest) (jobID string, err error)
+	CreateDataImage(ctx context.Context, r ims.DataImageRequest) (jobID string, err error)
+	CreateMetadata(ctx context.Context, r ims.MetadataRequest) (ims.Image, error)
+	Register(ctx context.Context, imageID, imageURL string) (jobID string, err error)
+	DeleteImage(ctx context.Context, id string) error
 	Job(ctx context.Context, id string) (ims.Job, error)
 	WaitJob(ctx context.Context, jobID string, w ims.Wait) (ims.Job, error)
 	WaitImage(ctx context.Context, id string, w ims.Wait) (ims.Image, error)
@@ -52,6 +61,9 @@ type Disk struct {
 	// Changed says whether the source's bytes may have changed since it was opened. nil: they
 	// can't.
 	Changed func() (bool, error)
+	// Identity tells this disk's bytes from any others, as far as its files' sizes, times, devices and
+	// inodes do; "": they can't be told, and no journal is kept.
+	Identity string
 }
 
 // Unchanged fails with ErrChanged if the source's bytes may have changed since it was opened.
@@ -82,6 +94,9 @@ func (d Disk) Explain(ctx context.Context, err error) error {
 const (
 	ZVHD2 = "zvhd2"
 	Raw   = "raw"
+	// AsIs sends a file's own bytes, whatever they are; the disk is then the file, opened as raw. It
+	// is for Upload only.
+	AsIs = "as-is"
 )
 
 // Push is one run. Name, Disk, Bucket and Images have no default.
@@ -106,6 +121,11 @@ type Push struct {
 	Tags   []ims.Tag
 	// MinDisk is in GiB; 0 takes the virtual size, rounded up.
 	MinDisk int
+	// Via is the way of import: ViaFast, which "" is too, ViaImport or ViaRegister.
+	Via string
+	// CMKID is the key to encrypt the image with, for ViaImport; EnterpriseProject is where the image
+	// belongs, not for ViaRegister. "" for neither.
+	CMKID, EnterpriseProject string
 	// Overwrite replaces an object of the same key, whatever it holds.
 	Overwrite bool
 	// DeleteObject removes the object once the image is active.
@@ -121,8 +141,22 @@ type Push struct {
 	// AbortOnInterrupt gives an unfinished upload up instead of keeping it when the run is
 	// interrupted.
 	AbortOnInterrupt bool
-	// Senders is how many parts are sent at once; 0 takes the default of package upload.
+	// Senders is how many parts are sent at once; 0 finds out.
 	Senders int
+	// PartSize is the size of parts in bytes; 0 follows from the disk.
+	PartSize int64
+	// Limit bounds the bytes that are sent a second; nil: nothing does.
+	Limit *rate.Limiter
+	// Level is how hard the encoder of ZVHD2 tries; AutoLevel begins with it, and then takes the one
+	// that keeps both the encoder and the link busy.
+	Level     zvhd2.Level
+	AutoLevel bool
+	// Verify reads the object back and compares its content with the disk's.
+	Verify bool
+	// Encrypted says, in whatever words, how the store was asked to encrypt the object; "": not at all.
+	Encrypted string
+	// StoreID tells stores and buckets apart in the journal; "": none is kept.
+	StoreID string
 	// Retry bounds how requests to the store are repeated; zero fields are defaults.
 	Retry upload.Policy
 	// Program is the name and version that goes into the object's metadata.
@@ -165,7 +199,15 @@ type Report struct {
 	ObjectSize  int64 `json:"object_size"`
 	Sent        int64 `json:"sent"`
 	Skipped     int64 `json:"skipped"`
-	MinDisk     int   `json:"min_disk"`
+	// Copied is what the store made itself, of zeros, in bytes.
+	Copied int64 `json:"copied,omitempty"`
+	// Retries is how many requests to the store were repeated, and RetryBudget how many may be in one
+	// run.
+	Retries     int64 `json:"retries"`
+	RetryBudget int64 `json:"retry_budget"`
+	// Verified says that the object was read back and holds the disk.
+	Verified bool `json:"verified,omitempty"`
+	MinDisk  int  `json:"min_disk"`
 	// Reused says that the object was there already, with the same content.
 	Reused bool `json:"reused"`
 	// Adopted says that an image of this name and content was there, or on its way, already.
@@ -191,37 +233,21 @@ const (
 	metaVersion = "imgferry-version"
 )
 
-// firstTries is how often the store is asked before anything was sent, and firstDeadline how long
-// one answer may take.
-const (
-	firstTries    = 3
-	firstDeadline = 20 * time.Second
-)
-
 // digestTag is the key of the image tag that holds the content digest.
 const digestTag = "imgferry-digest"
 
 // Run pushes the disk. On failure the report says how far it came. What the upload left behind is
 // in the error: an *upload.UnfinishedError was kept and can be resumed, anything else was aborted.
-func (p Push) Run(ctx context.Context) (Report, error) {
-	if p.Notice == nil {
-		p.Notice = func(string) {}
-	}
-	if p.Progress == nil {
-		p.Progress = new(Progress)
-	}
-	size := roundUp(p.Disk.Image.Size(), 512)
-	r := Report{Name: p.Name, Bucket: p.BucketName, Key: p.Key, Format: p.Format, VirtualSize: p.Disk.Image.Size(), MinDisk: p.MinDisk}
+func (p Push) Run(ctx context.Context) (r Report, err error) {
+	size := p.prepare(&r)
+	defer func() { p.account(&r) }()
 	if err := p.check(size, &r); err != nil {
 		return r, err
 	}
 	if err := p.keepNotes(); err != nil {
 		return r, err
 	}
-	// Nothing is at stake yet, and a wrong endpoint looks like one that is down: ask a few times only.
-	first := p.Retry
-	first.Tries, first.Deadline = atMost(first.Tries, firstTries), atMost(first.Deadline, firstDeadline)
-	if err := upload.Retry(ctx, first, "check the bucket "+p.BucketName, p.Bucket.CheckBucket); err != nil {
+	if err := p.reach(ctx); err != nil {
 		return r, err
 	}
 	// The same for the image service: what it would refuse after hours of sending.
@@ -234,34 +260,94 @@ func (p Push) Run(ctx context.Context) (Report, error) {
 	if err := p.name(ctx, size, &r); err != nil {
 		return r, err
 	}
-	reused, err := p.existing(ctx, size, &r)
-	if err != nil {
+	if err := p.deliver(ctx, size, &r); err != nil {
 		return r, err
 	}
+	return r, p.register(ctx, &r)
+}
+
+// Upload is Run without the image service: it ends when the object is whole. It uses neither Images nor
+// what an image is registered with. Key has no default here. Errors are as those of Run.
+func (p Push) Upload(ctx context.Context) (r Report, err error) {
+	size := p.prepare(&r)
+	defer func() { p.account(&r) }()
+	if p.Key == "" {
+		return r, errors.New("the object's key is not set")
+	}
+	if err := limits.ObjectKey(p.Key); err != nil {
+		return r, err
+	}
+	if err := p.reach(ctx); err != nil {
+		return r, err
+	}
+	return r, p.deliver(ctx, size, &r)
+}
+
+// prepare fills in what is not set, and returns the object's virtual size in bytes.
+func (p *Push) prepare(r *Report) int64 {
+	if p.Notice == nil {
+		p.Notice = func(string) {}
+	}
+	if p.Progress == nil {
+		p.Progress = new(Progress)
+	}
+	if p.Retry.Run == nil {
+		p.Retry.Run = upload.NewRetryBudget(upload.DefaultRetries)
+	}
+	*r = Report{Name: p.Name, Bucket: p.BucketName, Key: p.Key, Format: p.Format, VirtualSize: p.Disk.Image.Size(), MinDisk: p.MinDisk}
+	if p.Format == AsIs {
+		return r.VirtualSize
+	}
+	return roundUp(r.VirtualSize, 512)
+}
+
+func (p *Push) account(r *Report) {
+	r.Retries, r.RetryBudget = p.Retry.Run.Used(), p.Retry.Run.Limit()
+}
+
+// reach makes sure that the bucket is there. Nothing is at stake yet, and a wrong endpoint looks like one
+// that is down: it is asked a few times only.
+func (p *Push) reach(ctx context.Context) error {
+	return upload.Retry(ctx, p.Retry.First(), "check the bucket "+p.BucketName, p.Bucket.CheckBucket)
+}
+
+// deliver makes sure that the object is there, whole, and holds the disk.
+func (p *Push) deliver(ctx context.Context, size int64, r *Report) error {
+	reused, err := p.existing(ctx, size, r)
+	if err != nil {
+		return err
+	}
 	if !reused {
-		send := p.stream
-		if p.Format == Raw {
-			send = p.raw
-		}
-		err := send(ctx, size, &r)
-		if errors.Is(err, upload.ErrNoUpload) {
-			// Another run of the same push may have completed it.
-			if reused, failed := p.existing(ctx, size, &r); failed == nil && reused {
-				err = nil
-			}
-		}
-		if err != nil {
-			return r, p.Disk.Explain(ctx, err)
+		if err := p.send(ctx, size, r); err != nil {
+			return p.Disk.Explain(ctx, err)
 		}
 	}
-	return r, p.register(ctx, &r)
+	if p.Verify {
+		return p.reread(ctx, r)
+	}
+	return nil
+}
+
+func (p *Push) send(ctx context.Context, size int64, r *Report) error {
+	send := p.raw
+	if p.Format == ZVHD2 {
+		send = p.stream
+	}
+	err := send(ctx, size, r)
+	if errors.Is(err, upload.ErrNoUpload) || errors.Is(err, upload.ErrReplaced) {
+		// Another run of the same push may have completed it.
+		if reused, failed := p.existing(ctx, size, r); failed == nil && reused {
+			err = nil
+		}
+	}
+	return err
 }
 
 // request is what the image service is asked for; object and tag are not known before the upload.
 func (p *Push) request(r *Report) ims.QuickImportRequest {
 	q := ims.QuickImportRequest{
 		Name: p.Name, Description: p.Description, OSVersion: p.OSVersion, Type: p.Type,
-		Architecture: p.Architecture, MinDisk: r.MinDisk, ImageURL: limits.ImageURL(p.BucketName, r.Key),
+		Architecture: p.Architecture, EnterpriseProjectID: p.EnterpriseProject, MinDisk: r.MinDisk, ImageURL: limits.ImageURL(p.BucketName, r.Key),
 		ImageTags: append([]ims.Tag(nil), p.Tags...),
 	}
 	if p.Type == limits.TypeData {
@@ -273,13 +359,16 @@ func (p *Push) request(r *Report) ims.QuickImportRequest {
 
 // check refuses before anything is sent what the service would refuse after.
 func (p *Push) check(size int64, r *Report) error {
-	var err error
+	err := p.checkWay(size)
+	if err != nil {
+		return err
+	}
 	if r.MinDisk == 0 {
-		if r.MinDisk, err = limits.MinDisk(limits.FastImport, size); err != nil {
+		if r.MinDisk, err = limits.MinDisk(p.kind(), size); err != nil {
 			return err
 		}
 	}
-	if err := limits.CheckMinDisk(limits.FastImport, r.MinDisk, size); err != nil {
+	if err := limits.CheckMinDisk(p.kind(), r.MinDisk, size); err != nil {
 		return err
 	}
 	if p.Key != "" {
@@ -291,7 +380,7 @@ func (p *Push) check(size int64, r *Report) error {
 	}
 	q := p.request(r)
 	q.ImageTags = append(q.ImageTags, ims.Tag{Key: digestTag, Value: "any"})
-	if err := q.Check(); err != nil {
+	if err := p.checkRequest(q); err != nil {
 		return err
 	}
 	r.Key = p.Key
@@ -337,7 +426,7 @@ func (p *Push) existing(ctx context.Context, size int64, r *Report) (reused bool
 	}
 	p.Notice(fmt.Sprintf("%s/%s exists: comparing its content with the disk's", p.BucketName, r.Key))
 	same := p.sameDigest
-	if o.Metadata[metaDigest] == "" {
+	if o.Metadata[metaDigest] == "" || p.Format == AsIs {
 		same = p.sameETag
 	}
 	found, ok, err := same(ctx, size, o)
@@ -351,7 +440,7 @@ func (p *Push) existing(ctx context.Context, size int64, r *Report) (reused bool
 		return false, err
 	}
 	p.Notice("the content is the same: nothing has to be sent")
-	r.Digest, r.ETag, r.ObjectSize, r.Skipped, r.Reused = found.Digest.String(), o.ETag, o.Size, o.Size, true
+	r.Digest, r.ETag, r.ObjectSize, r.Skipped, r.Reused = contentDigest(found), o.ETag, o.Size, o.Size, true
 	if o.Metadata[metaDigest] == "" {
 		if err := p.seal(ctx, meta, r); err != nil {
 			return false, err
@@ -385,19 +474,16 @@ func (p *Push) sameETag(ctx context.Context, size int64, o upload.Object) (conve
 	var length int64
 	var found convert.Result
 	var err error
-	if p.Format == Raw {
-		var parts upload.Sequence
-		if parts, err = p.rawParts(size); err != nil {
-			return found, false, err
-		}
-		if found, err = p.scan(ctx); err == nil {
-			etag, length, err = upload.ETag(ctx, parts)
-		}
-	} else {
-		found, err = p.produce(ctx, size, func(ctx context.Context, parts upload.Sequence, _ upload.Plan) (err error) {
+	if p.Format == ZVHD2 {
+		found, err = p.produce(ctx, size, nil, func(ctx context.Context, parts upload.Sequence, _ upload.Plan) (err error) {
 			etag, length, err = upload.ETag(ctx, parts)
 			return err
 		})
+	} else {
+		var plan rawPlan
+		if found, plan, err = p.planRaw(ctx, size); err == nil {
+			etag, length, err = upload.ETag(ctx, plan.Parts(padded{p.Disk.Image, p.Disk.Image.Size()}))
+		}
 	}
 	return found, err == nil && etag == o.ETag && length == o.Size, err
 }
@@ -431,7 +517,7 @@ func (p *Push) metadata(size int64) upload.Metadata {
 		metaVersion: p.Program,
 	}
 	if p.Format == ZVHD2 {
-		m[metaEncoder] = encoder.Encoder()
+		m[metaEncoder] = p.encoder()
 	}
 	return m
 }
@@ -440,6 +526,9 @@ func (p *Push) metadata(size int64) upload.Metadata {
 // sent, so the store copies the object onto itself. Without it the object is whole all the same,
 // but a later push can't see that it has the same content.
 func (p *Push) seal(ctx context.Context, meta upload.Metadata, r *Report) error {
+	if r.Digest == "" {
+		return nil
+	}
 	meta[metaDigest] = r.Digest
 	// The store copies at some hundred MB/s, while nothing is seen of it.
 	policy := p.Retry
@@ -461,14 +550,6 @@ func (p *Push) seal(ctx context.Context, meta upload.Metadata, r *Report) error 
 		return nil
 	}
 	return err
-}
-
-// atMost is limit, or what a policy says if that is less. 0 is what it does not say.
-func atMost[T int | time.Duration](said, limit T) T {
-	if said > 0 && said < limit {
-		return said
-	}
-	return limit
 }
 
 func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }

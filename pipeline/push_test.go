@@ -234,7 +234,7 @@ func TestRaw(t *testing.T) {
 	if err != nil || r.ObjectSize != 12<<20+512 || filepath.Ext(r.Key) != ".raw" {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	o, err := c.bucket.Get(t.Context(), r.Key, 0, r.ObjectSize)
+	o, err := c.bucket.Get(t.Context(), r.Key, 0, r.ObjectSize, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestRaw(t *testing.T) {
 	if n, rerr := p.Disk.Image.ReadAt(want[:p.Disk.Image.Size()], 0); err != nil || rerr != nil && n < 12<<20+100 || !bytes.Equal(got, want) {
 		t.Errorf("the object differs from the disk: %v, %v", err, rerr)
 	}
-	mf, err := c.bucket.Get(t.Context(), limits.BitmapKey(r.Key), 0, 4096)
+	mf, err := c.bucket.Get(t.Context(), limits.BitmapKey(r.Key), 0, 4096, "")
 	if err != nil {
 		t.Fatal(err)
 	}

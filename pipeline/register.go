@@ -43,6 +43,11 @@ func (p *Push) register(ctx context.Context, r *Report) error {
 		if known {
 			return err
 		}
+	case note.Image != "" && !p.NewImage:
+		known, err := p.refill(ctx, r, note)
+		if known {
+			return err
+		}
 	}
 	if !p.NewImage || !note.Since.IsZero() {
 		// Until the request of a run that was killed must show. Of another image that is wanted,
@@ -56,7 +61,7 @@ func (p *Push) register(ctx context.Context, r *Report) error {
 			return p.unregistered(r, err)
 		}
 		if image != nil {
-			return p.adopt(ctx, r, note, *image)
+			return p.takeUp(ctx, r, note, *image)
 		}
 	}
 	job, image, err := p.post(ctx, r, note)
@@ -64,7 +69,7 @@ func (p *Push) register(ctx context.Context, r *Report) error {
 	case err != nil:
 		return p.unregistered(r, err)
 	case image != nil:
-		return p.adopt(ctx, r, note, *image)
+		return p.takeUp(ctx, r, note, *image)
 	}
 	p.Notice(fmt.Sprintf("import job %s has started", job))
 	return p.follow(ctx, r, note, job)
@@ -103,8 +108,32 @@ func (p *Push) resume(ctx context.Context, r *Report, note *intent) (known bool,
 	return true, p.follow(ctx, r, note, note.Job)
 }
 
-// post asks for the import. If the service's answer is lost, it looks for the image before it
-// asks again.
+// refill goes on with an image whose metadata an earlier run had made, unless it is gone or not what was
+// noted any more.
+func (p *Push) refill(ctx context.Context, r *Report, note *intent) (known bool, err error) {
+	m, err := p.Images.Image(ctx, note.Image)
+	switch {
+	case errors.Is(err, ims.ErrNotFound), err == nil && (m.Status == ims.StatusKilled || m.Status == ims.StatusDeleted):
+		note.drop()
+		return false, nil
+	case err != nil:
+		return true, p.unregistered(r, err)
+	}
+	p.Notice(fmt.Sprintf("the metadata of image %s was made by an earlier run: going on with it", m.ID))
+	return true, p.takeUp(ctx, r, note, m)
+}
+
+// takeUp goes on with an image that was found: one of which there is only the metadata gets its file, for
+// any other it waits.
+func (p *Push) takeUp(ctx context.Context, r *Report, note *intent, m ims.Image) error {
+	if m.Status == ims.StatusQueued && (p.Via == ViaRegister || m.ID == note.Image) {
+		return p.fill(ctx, r, note, m.ID)
+	}
+	return p.adopt(ctx, r, note, m)
+}
+
+// post asks for the import, or for the metadata that comes first. If the service's answer is lost, it
+// looks for the image before it asks again.
 func (p *Push) post(ctx context.Context, r *Report, note *intent) (job string, image *ims.Image, err error) {
 	// Another image is wanted: those that are there now are not it.
 	var before []ims.Image
@@ -119,9 +148,16 @@ func (p *Push) post(ctx context.Context, r *Report, note *intent) (job string, i
 		if err := note.save(r, ""); err != nil {
 			return "", nil, fmt.Errorf("the note that a registration begins can't be written: %w", err)
 		}
-		job, err = p.Images.QuickImport(ctx, q)
+		var made string
+		job, made, err = p.begin(ctx, q)
 		var call *ims.APIError
 		unknown := errors.As(err, &call) && call.MaybeDone
+		if err == nil && made != "" {
+			if err := note.await(r, made); err != nil {
+				p.Notice(fmt.Sprintf("the id of image %s could not be noted: %v", made, err))
+			}
+			return "", &ims.Image{ID: made, Status: ims.StatusQueued}, nil
+		}
 		if err == nil {
 			if err := note.save(r, job); err != nil {
 				p.Notice(fmt.Sprintf("the id of import job %s could not be noted: %v", job, err))
@@ -163,17 +199,11 @@ func (p *Push) find(ctx context.Context, r *Report, mayBe func(ims.Image) bool, 
 		if len(found) > 0 {
 			return p.oldest(found), nil
 		}
-		pause := min(time.Until(until), settlePoll)
-		if pause <= 0 {
-			return nil, nil
-		}
-		if !told {
+		if !told && time.Until(until) > 0 {
 			p.Notice(fmt.Sprintf("an earlier request to register this image may be under way: waiting up to %.0f s for it to show", time.Until(until).Seconds()))
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		if over, err := p.pause(ctx, until); over || err != nil {
+			return nil, err
 		}
 	}
 }
@@ -282,15 +312,23 @@ func (p *Push) present(ctx context.Context, r *Report) (bool, error) {
 	if err := p.Disk.Unchanged(); err != nil {
 		return false, err
 	}
-	r.Digest, r.Key = digest, "" // no object was looked at, and none will be deleted
+	r.Digest = digest
 	note, err := p.openIntent(ctx, r)
 	if err != nil {
 		return false, err
 	}
 	defer note.release()
+	// One that has only metadata still needs the object.
+	candidates = slices.DeleteFunc(candidates, func(m ims.Image) bool {
+		return m.Status == ims.StatusQueued && (p.Via == ViaRegister || m.ID == note.Image)
+	})
+	if len(candidates) == 0 {
+		return false, nil
+	}
 	if p.DeleteObject || p.Overwrite {
 		p.Notice("nothing has to be sent: no object is written or deleted")
 	}
+	r.Key = "" // no object was looked at, and none will be deleted
 	return true, p.adopt(ctx, r, note, *p.oldest(candidates))
 }
 
@@ -331,19 +369,19 @@ func (p *Push) follow(ctx context.Context, r *Report, note *intent, job string) 
 	waiting, cancel := p.deadline(ctx)
 	defer cancel()
 	done, err := p.Images.WaitJob(waiting, job, p.Wait)
-	r.ImageID = done.ImageID
+	r.ImageID = cmp.Or(done.ImageID, r.ImageID)
 	if err != nil {
 		if errors.As(err, new(*ims.JobError)) {
 			note.drop()
 		}
 		return err
 	}
-	image, err := p.Images.Image(ctx, done.ImageID)
+	image, err := p.Images.Image(ctx, r.ImageID)
 	if errors.Is(err, ims.ErrNotFound) {
 		note.drop() // somebody deleted it
 	}
 	if err != nil {
-		return fmt.Errorf("image %s was made, but can't be shown: %w", done.ImageID, err)
+		return fmt.Errorf("image %s was made, but can't be shown: %w", r.ImageID, err)
 	}
 	note.drop()
 	r.ImageStatus = image.Status
@@ -372,7 +410,7 @@ func (p *Push) finish(ctx context.Context, r *Report) error {
 // deleteObject runs after success only: after a failure the object is what one looks into.
 func (p *Push) deleteObject(ctx context.Context, r *Report) error {
 	keys := []string{r.Key}
-	if p.Format == Raw {
+	if p.Format == Raw && p.fast() {
 		keys = append(keys, limits.BitmapKey(r.Key))
 	}
 	for _, key := range keys {

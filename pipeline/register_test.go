@@ -26,12 +26,30 @@ type service struct {
 	post func(n int) (done bool, err error)
 	// hidden is how many lists do not show new images yet.
 	hidden int
+	// puts is how often an image with metadata was given its file; put decides about the n-th as post does.
+	puts int
+	put  func(n int) (done bool, err error)
+	// calls are the names of the calls that began an image; keys the encryption keys, in order.
+	calls, keys []string
 }
 
 func (s *service) QuickImport(_ context.Context, r ims.QuickImportRequest) (string, error) {
+	return s.begin("QuickImport", "", r)
+}
+
+func (s *service) CreateImage(_ context.Context, r ims.CreateImageRequest) (string, error) {
+	return s.begin("CreateImage", r.CMKID, ims.QuickImportRequest{Name: r.Name, MinDisk: r.MinDisk, ImageTags: r.ImageTags})
+}
+
+func (s *service) CreateDataImage(_ context.Context, r ims.DataImageRequest) (string, error) {
+	return s.begin("CreateDataImage", r.CMKID, ims.QuickImportRequest{Name: r.Name, MinDisk: r.MinDisk, ImageTags: r.ImageTags})
+}
+
+func (s *service) begin(call, key string, r ims.QuickImportRequest) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.posts++
+	s.calls, s.keys = append(s.calls, call), append(s.keys, key)
 	done, err := true, error(nil)
 	if s.post != nil {
 		done, err = s.post(s.posts)
@@ -41,6 +59,58 @@ func (s *service) QuickImport(_ context.Context, r ims.QuickImportRequest) (stri
 		s.add(job, r)
 	}
 	return job, err
+}
+
+// CreateMetadata makes an image that is queued until Register.
+func (s *service) CreateMetadata(_ context.Context, r ims.MetadataRequest) (ims.Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.posts++
+	s.calls = append(s.calls, "CreateMetadata")
+	done, err := true, error(nil)
+	if s.post != nil {
+		done, err = s.post(s.posts)
+	}
+	m := ims.Image{ID: fmt.Sprintf("queued%d", s.posts), Name: r.Name, Status: ims.StatusQueued, MinDisk: r.MinDisk, Tags: r.Tags, Created: time.Unix(int64(len(s.images)), 0)}
+	if done {
+		s.images = append(s.images, m)
+	}
+	if err != nil {
+		return ims.Image{}, err
+	}
+	return m, nil
+}
+
+// Register is refused for an image that is not queued, as the service does.
+func (s *service) Register(_ context.Context, id, imageURL string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.puts++
+	done, err := true, error(nil)
+	if s.put != nil {
+		done, err = s.put(s.puts)
+	}
+	i := slices.IndexFunc(s.images, func(m ims.Image) bool { return m.ID == id })
+	switch {
+	case i < 0:
+		return "", &ims.APIError{Op: "register", Status: 404}
+	case s.images[i].Status != ims.StatusQueued:
+		return "", &ims.APIError{Op: "register", Status: 400, Code: "IMG.1075"}
+	case done:
+		s.images[i].Status = ims.StatusActive
+		if s.jobs == nil {
+			s.jobs = map[string]ims.Job{}
+		}
+		s.jobs["job-of-"+id] = ims.Job{ID: "job-of-" + id, Status: ims.JobSuccess} // tells no image
+	}
+	return "job-of-" + id, err
+}
+
+func (s *service) DeleteImage(_ context.Context, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.images = slices.DeleteFunc(s.images, func(m ims.Image) bool { return m.ID == id })
+	return nil
 }
 
 func (s *service) add(job string, r ims.QuickImportRequest) {

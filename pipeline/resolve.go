@@ -22,18 +22,20 @@ const maxLayers = 16
 // resolver opens what the last file of chain names.
 type resolver struct {
 	o     *Opener
-	path  string         // of that file, absolute
-	chain []*source.File // from the image that the user named
-	files *fileList      // all that were opened for the disk
+	path  string    // of that file, absolute; "": it is not on this machine
+	chain []Source  // from the image that the user named
+	files *fileList // all that were opened for the disk
 }
 
 // resolver returns one for the image that the user named.
-func (o *Opener) resolver(src *source.File) (*resolver, error) {
-	path, err := filepath.Abs(src.Path())
-	if err != nil {
-		return nil, err
+func (o *Opener) resolver(src Source) (*resolver, error) {
+	r := &resolver{o: o, chain: []Source{src}, files: new(fileList)}
+	if _, local := src.(*source.File); local {
+		var err error
+		if r.path, err = filepath.Abs(src.Path()); err != nil {
+			return nil, err
+		}
 	}
-	r := &resolver{o: o, path: path, chain: []*source.File{src}, files: new(fileList)}
 	r.files.add(src)
 	return r, nil
 }
@@ -89,7 +91,11 @@ func (r *resolver) resolve(ref formats.Ref) (*source.File, *resolver, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if slices.ContainsFunc(r.chain, src.Same) {
+	same := func(above Source) bool {
+		f, local := above.(*source.File)
+		return local && src.Same(f)
+	}
+	if slices.ContainsFunc(r.chain, same) {
 		src.Close()
 		return nil, nil, formats.Corrupt(ref.Kind.String(), -1, "%q leads back to a disk that is based on it", ref.Name)
 	}
@@ -104,6 +110,9 @@ func refuse(ref formats.Ref, why string) error {
 // open opens the file, through os.Root: nothing leads out of the allowed directory, symbolic links
 // included.
 func (r *resolver) open(ref formats.Ref) (src *source.File, path string, err error) {
+	if r.path == "" {
+		return nil, "", refuse(ref, "names in an image on another machine are not followed: fetch the image and its files first")
+	}
 	dir := filepath.Dir(r.path)
 	path = ref.Name
 	if !filepath.IsAbs(path) {

@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
+	"sync/atomic"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sync/errgroup"
 
 	"imgferry/bitmap"
@@ -20,11 +23,20 @@ import (
 // stream converts to ZVHD2 and sends the stream as it comes.
 func (p *Push) stream(ctx context.Context, size int64, r *Report) error {
 	meta := p.metadata(size)
-	var sent upload.Result
-	found, err := p.produce(ctx, size, func(ctx context.Context, parts upload.Sequence, plan upload.Plan) (err error) {
-		p.Notice(fmt.Sprintf("sending parts of %d MiB from %d buffers, encoding on %d threads", plan.PartSize>>20, plan.Buffers, p.workers()))
-		sent, err = upload.Send(ctx, p.sendConfig(r.Key, meta, plan.Buffers), parts)
-		return err
+	settings := fmt.Sprintf("%s, parts of %d", p.encoder(), p.PartSize)
+	var found convert.Result
+	sent, err := p.journaled(ctx, r.Key, settings, func(c upload.Config) (sent upload.Result, err error) {
+		var known []upload.JournalPart
+		if c.Resume != nil {
+			known = replayable(c.Resume.Parts, bitmap.Blocks(size))
+		}
+		found, err = p.produce(ctx, size, known, func(ctx context.Context, parts upload.Sequence, plan upload.Plan) (err error) {
+			p.Notice(p.words(plan, len(known)))
+			c.Metadata, c.Buffers = meta, plan.Buffers
+			sent, err = upload.Send(ctx, c, parts)
+			return err
+		})
+		return sent, err
 	})
 	if err != nil {
 		return err
@@ -34,11 +46,73 @@ func (p *Push) stream(ctx context.Context, size int64, r *Report) error {
 	return p.seal(ctx, meta, r)
 }
 
-// encoder is how ZVHD2 objects are encoded.
-var encoder = zvhd2.Options{}
+// words says how a stream is sent.
+func (p *Push) words(plan upload.Plan, known int) string {
+	s := fmt.Sprintf("sending parts of %d MiB from %d buffers, encoding on %d threads", plan.PartSize>>20, plan.Buffers, p.workers())
+	if known > 0 {
+		s += fmt.Sprintf("; %d parts need not be encoded again", known)
+	}
+	return s
+}
 
-// produce converts to ZVHD2 and hands the parts to consume while they are made.
-func (p *Push) produce(ctx context.Context, size int64, consume func(context.Context, upload.Sequence, upload.Plan) error) (convert.Result, error) {
+// encoder says how ZVHD2 objects are encoded.
+func (p *Push) encoder() string {
+	s := zvhd2.Options{Level: p.Level}.Encoder()
+	if p.AutoLevel {
+		s += " and others"
+	}
+	return s
+}
+
+// journals is the folder of the journals.
+const journals = "uploads"
+
+// JournalDir is where a push with that StateDir keeps the journals of its uploads.
+func JournalDir(stateDir string) string { return filepath.Join(stateDir, journals) }
+
+// journaled runs send with what the journal of an earlier run of the same disk knows. Where that turns out
+// to be wrong it runs it once more without.
+func (p *Push) journaled(ctx context.Context, key, settings string, send func(upload.Config) (upload.Result, error)) (upload.Result, error) {
+	c := p.sendConfig(key)
+	if p.StateDir == "" || p.StoreID == "" || p.Disk.Identity == "" {
+		return send(c)
+	}
+	j, err := upload.OpenJournal(JournalDir(p.StateDir), upload.JournalID{Store: p.StoreID, Key: key,
+		Source:   fmt.Sprintf("%s of %d bytes: %s", p.Disk.Format, p.Disk.Image.Size(), p.Disk.Identity),
+		Settings: fmt.Sprintf("%s: %s, encrypted by %q", p.Format, settings, p.Encrypted)})
+	if err != nil {
+		p.Notice(fmt.Sprintf("no journal of the upload is kept: %v", err))
+		return send(c)
+	}
+	defer func() {
+		if err := j.Close(); err != nil {
+			p.Notice(fmt.Sprintf("the journal of the upload: %v", err))
+		}
+	}()
+	c.Journal = j
+	if c.Resume, err = j.Resume(ctx, p.Bucket, p.Retry); err != nil {
+		if ctx.Err() != nil || upload.Temporary(err) {
+			return upload.Result{}, err
+		}
+		p.Notice(fmt.Sprintf("the journal of the upload can't be used: %v", err))
+	}
+	sent, err := send(c)
+	if !errors.Is(err, upload.ErrJournal) {
+		return sent, err
+	}
+	p.Notice(fmt.Sprintf("the journal is not used, and the disk is encoded from its beginning: %v", err))
+	if err := j.Discard(); err != nil {
+		return sent, err
+	}
+	p.Progress.Convert.Read.Store(0)
+	p.Progress.Convert.Total.Store(0)
+	c.Resume = nil
+	return send(c)
+}
+
+// produce converts to ZVHD2 and hands the parts to consume while they are made, all but those that are
+// known.
+func (p *Push) produce(ctx context.Context, size int64, known []upload.JournalPart, consume func(context.Context, upload.Sequence, upload.Plan) error) (convert.Result, error) {
 	blocks, err := p.count(ctx)
 	if err != nil {
 		return convert.Result{}, err
@@ -49,7 +123,7 @@ func (p *Push) produce(ctx context.Context, size int64, consume func(context.Con
 	if p.Disk.Format == "raw" {
 		worst = bitmap.Blocks(size)
 	}
-	plan, err := upload.PlanStream(worst*zvhd2.ChunkBound+zvhd2.TailSize(worst, bitmap.Blocks(size)), p.Memory)
+	plan, err := upload.PlanStream(worst*zvhd2.ChunkBound+zvhd2.TailSize(worst, bitmap.Blocks(size)), p.PartSize, p.Memory)
 	if err != nil {
 		return convert.Result{}, err
 	}
@@ -57,7 +131,7 @@ func (p *Push) produce(ctx context.Context, size int64, consume func(context.Con
 	parts := upload.NewPartWriter(gctx, plan)
 	var found convert.Result
 	g.Go(func() (err error) {
-		if found, err = p.encode(gctx, size, parts); err != nil {
+		if found, err = p.encode(gctx, size, blocks, parts, known); err != nil {
 			parts.Fail(err)
 			return err
 		}
@@ -72,14 +146,28 @@ func (p *Push) produce(ctx context.Context, size int64, consume func(context.Con
 	return found, outcome(err, consumed)
 }
 
-func (p *Push) encode(ctx context.Context, size int64, to io.Writer) (convert.Result, error) {
-	o := encoder
-	o.OrigSize = size
-	w, err := zvhd2.NewWriter(to, o)
+// encode writes the disk, of which the engine would read so many blocks, to parts.
+func (p *Push) encode(ctx context.Context, size, blocks int64, parts *upload.PartWriter, known []upload.JournalPart) (convert.Result, error) {
+	w, err := newRecorder(p.Disk.Image, size, p.Level, parts, known)
 	if err != nil {
 		return convert.Result{}, err
 	}
-	return convert.Stream(ctx, p.Disk.Image, w, convert.Options{Digest: true, Progress: &p.Progress.Convert, Workers: p.workers()})
+	img := p.Disk.Image
+	if p.AutoLevel && !img.Sequential() { // blocks are read again where the level changes
+		w.auto = new(autoLevel)
+	}
+	if len(known) > 0 {
+		img = without{img, covered(known)}
+		left, err := convert.Count(ctx, img)
+		if err != nil {
+			return convert.Result{}, err
+		}
+		p.Progress.Convert.Read.Add((blocks - left) * convert.BlockSize)
+	}
+	// The digest is the recorder's: it has the hashes of blocks that the engine does not see.
+	found, err := convert.Stream(ctx, img, w, convert.Options{Progress: &p.Progress.Convert, Workers: p.workers()})
+	found.Digest = w.sum.Digest()
+	return found, err
 }
 
 // outcome chooses between the failure that came first and what the sending half says: only the
@@ -93,29 +181,37 @@ func outcome(first, send error) error {
 	return first
 }
 
-func (p *Push) sendConfig(key string, meta upload.Metadata, buffers int) upload.Config {
+func (p *Push) sendConfig(key string) upload.Config {
+	meta := p.metadata(roundUp(p.Disk.Image.Size(), 512))
+	var taken atomic.Bool
 	return upload.Config{
-		Store: p.Bucket, Key: key, Metadata: meta, Workers: p.Senders, Buffers: buffers, Retry: p.Retry,
-		BeforeComplete: func(ctx context.Context) error { return p.beforeComplete(ctx, key, meta) },
-		Notice:         p.Notice, Progress: &p.Progress.Upload, AbortOnInterrupt: p.AbortOnInterrupt,
+		Store: p.Bucket, Key: key, Metadata: meta, Workers: p.Senders, Limit: p.Limit, Retry: p.Retry,
+		BeforeComplete: func(ctx context.Context) error {
+			there, err := p.beforeComplete(ctx, key, meta)
+			taken.Store(there)
+			return err
+		},
+		CreateOnly:  func() bool { return !p.Overwrite && !taken.Load() },
+		JournalOnly: p.Encrypted != "",
+		Notice:      p.Notice, Progress: &p.Progress.Upload, AbortOnInterrupt: p.AbortOnInterrupt,
 	}
 }
 
 // beforeComplete looks once more, after what may have been hours, whether the source is what was
 // read and the key still free. An object of a disk of the same size that came up meanwhile under
-// the same key is another run's of the same disk, and may be replaced by the same bytes.
-func (p *Push) beforeComplete(ctx context.Context, key string, meta upload.Metadata) error {
+// the same key (there) is another run's of the same disk, and may be replaced by the same bytes.
+func (p *Push) beforeComplete(ctx context.Context, key string, meta upload.Metadata) (there bool, err error) {
 	if err := p.Disk.Unchanged(); err != nil || p.Overwrite {
-		return err
+		return false, err
 	}
 	o, err := p.stat(ctx, key)
 	if errors.Is(err, upload.ErrNoObject) {
-		return nil
+		return false, nil
 	}
 	if err == nil && !alike(o.Metadata, meta) {
-		return p.taken(key, "made while this disk was sent")
+		return true, p.taken(key, "made while this disk was sent")
 	}
-	return err
+	return true, err
 }
 
 func (p *Push) stat(ctx context.Context, key string) (o upload.Object, err error) {
@@ -127,43 +223,72 @@ func (p *Push) stat(ctx context.Context, key string) (o upload.Object, err error
 }
 
 func (r *Report) took(s upload.Result) {
-	r.ETag, r.ObjectSize, r.Sent, r.Skipped = s.ETag, s.Size, s.Sent, s.Skipped
+	r.ETag, r.ObjectSize, r.Sent, r.Skipped, r.Copied = s.ETag, s.Size, s.Sent, s.Skipped, s.Copied
 }
 
-// raw sends the disk as it is, in parts that are read while they are sent, then its bitmap. One
-// pass before it finds the digest and the bitmap.
+// raw sends the disk as it is, in parts that are read while they are sent, then its bitmap.
 func (p *Push) raw(ctx context.Context, size int64, r *Report) error {
-	parts, err := p.rawParts(size)
-	if err != nil {
-		return err
-	}
-	scan, err := p.scan(ctx)
+	scan, plan, err := p.planRaw(ctx, size)
 	if err != nil {
 		return err
 	}
 	meta := p.metadata(size)
-	sent, err := upload.Send(ctx, p.sendConfig(r.Key, meta, 0), parts)
+	sent, err := p.journaled(ctx, r.Key, fmt.Sprintf("parts of %d", p.PartSize), func(c upload.Config) (upload.Result, error) {
+		c.Metadata = meta
+		return upload.Send(ctx, c, c.Resume.Mark(plan.Parts(padded{p.Disk.Image, p.Disk.Image.Size()})))
+	})
 	if err != nil {
 		return err
 	}
-	r.Digest = scan.Digest.String()
+	r.Digest = contentDigest(scan)
 	r.took(sent)
-	if err := p.seal(ctx, meta, r); err != nil {
+	if err := p.seal(ctx, meta, r); err != nil || p.Format == AsIs {
 		return err
 	}
 	// Last, so that a raw object without its bitmap is never taken for whole.
 	return p.putBitmap(ctx, r.Key, scan)
 }
 
-func (p *Push) rawParts(size int64) (upload.Sequence, error) {
-	plan, err := upload.PlanRaw(size)
-	if err != nil {
-		return nil, err
+// contentDigest is the digest as a report has it; "" where none was made.
+func contentDigest(found convert.Result) string {
+	if found.Blocks == nil {
+		return ""
 	}
-	return plan.Parts(padded{p.Disk.Image, p.Disk.Image.Size()}), nil
+	return found.Digest.String()
+}
+
+// rawPlan is how an object of known size becomes parts.
+type rawPlan interface {
+	Parts(io.ReaderAt) upload.Sequence
+}
+
+// planRaw plans the parts of a disk that is sent as it is. One pass before finds the digest, the bitmap and
+// the zeros. A file's own bytes are not looked at before they are sent, unless they are to be verified.
+func (p *Push) planRaw(ctx context.Context, size int64) (found convert.Result, plan rawPlan, err error) {
+	if p.Format == AsIs {
+		if p.Verify {
+			if found, err = p.scan(ctx); err != nil {
+				return found, nil, err
+			}
+		}
+		plan, err = upload.PlanRaw(size, p.PartSize)
+		return found, plan, err
+	}
+	found, data, err := p.survey(ctx, size)
+	if err != nil {
+		return found, nil, err
+	}
+	parts, err := data.Plan(p.PartSize)
+	if err == nil {
+		p.Notice(fmt.Sprintf("sending %s of data in %d parts; zeros are copied on the server", humanize.IBytes(uint64(parts.Data)), parts.Count))
+	}
+	return found, parts, err
 }
 
 func (p *Push) putBitmap(ctx context.Context, key string, scan convert.Result) error {
+	if !p.fast() {
+		return nil // only a fast import reads one
+	}
 	body := p.Bitmap
 	if body == nil {
 		body = scan.Blocks.Append(nil)

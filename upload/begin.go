@@ -40,6 +40,9 @@ func (s *sender) candidates(ctx context.Context) ([]Unfinished, error) {
 	for _, u := range found {
 		s.known[u.UploadID] = true
 	}
+	if s.JournalOnly {
+		return nil, nil
+	}
 	return found[:min(len(found), maxCandidates)], nil
 }
 
@@ -57,9 +60,10 @@ func (s *sender) unfinished(ctx context.Context, store Store) ([]Unfinished, err
 	return found, nil
 }
 
-// open decides into which upload the parts go: the newest candidate that holds our first parts,
-// or a new one.
+// open decides into which upload the parts go: the newest candidate that holds our first parts, or
+// one without any part, which a run left that was killed early, or a new one.
 func (s *sender) open(ctx context.Context, head []*job, candidates []Unfinished) error {
+	empty := ""
 	for _, u := range candidates {
 		stored, err := s.store.Parts(ctx, s.Key, u.UploadID)
 		switch {
@@ -80,15 +84,37 @@ func (s *sender) open(ctx context.Context, head []*job, candidates []Unfinished)
 			return err
 		}
 		if ours {
-			s.uploadID, s.stored, s.resumed = u.UploadID, byNumber, true
+			s.enter(u.UploadID)
+			s.stored, s.resumed = byNumber, true
 			s.Notice(fmt.Sprintf("The unfinished upload of %s is resumed: the store has %d of its parts.",
 				u.Initiated.UTC().Format(time.DateTime), len(stored)))
 			return nil
 		}
+		if len(stored) == 0 {
+			if empty == "" {
+				empty = u.UploadID
+			}
+			continue
+		}
 		s.Notice(fmt.Sprintf("The unfinished upload %s of the same key, with %d parts, holds something else and is left alone.",
 			u.UploadID, len(stored)))
 	}
+	if empty != "" {
+		// Should another run have begun it just now, then both send the same disk into it, or one of
+		// them is refused at the end: Complete names the ETag of every part.
+		s.enter(empty)
+		s.Notice("An unfinished upload of the same key, which has no parts, is used.")
+		return nil
+	}
 	return s.begin(ctx)
+}
+
+// enter makes the upload ours.
+func (s *sender) enter(uploadID string) {
+	s.uploadID = uploadID
+	if s.Journal != nil {
+		s.Journal.begin(uploadID)
+	}
 }
 
 // holds reports whether at least one of the jobs is stored, and none differently.
@@ -129,7 +155,9 @@ func (s *sender) begin(ctx context.Context) error {
 	if err != nil && lost {
 		s.dropLost(ctx)
 	}
-	s.uploadID = id
+	if err == nil {
+		s.enter(id)
+	}
 	return err
 }
 

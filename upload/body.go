@@ -1,17 +1,27 @@
 package upload
 
 import (
+	"context"
 	"crypto/md5"
 	"encoding/hex"
 	"fmt"
 	"hash"
 	"io"
+
+	"golang.org/x/time/rate"
 )
 
 // job is a part on its way, with its MD5 once that is known.
 type job struct {
 	Part
 	sum *[md5.Size]byte
+}
+
+func newJob(p Part) *job {
+	if p.Known != nil {
+		p.Sum = &p.Known.MD5
+	}
+	return &job{p, p.Sum}
 }
 
 // hash computes the part's MD5 by reading its body, unless it is known, and rewinds the body.
@@ -59,13 +69,15 @@ func (j *job) is(p StoredPart) (bool, error) {
 // back when it is rewound, and computes the MD5 if that was not known beforehand.
 type sentBody struct {
 	io.ReadSeeker
+	ctx      context.Context // ends a wait for limit
+	limit    *rate.Limiter   // bytes; nil: none
 	progress *Progress
 	n        int64
 	md5      hash.Hash // nil if known beforehand
 }
 
-func newSentBody(j *job, p *Progress) *sentBody {
-	b := &sentBody{ReadSeeker: j.Body, progress: p}
+func newSentBody(ctx context.Context, j *job, p *Progress, limit *rate.Limiter) *sentBody {
+	b := &sentBody{ReadSeeker: j.Body, ctx: ctx, limit: limit, progress: p}
 	if j.sum == nil {
 		b.md5 = md5.New()
 	}
@@ -73,6 +85,12 @@ func newSentBody(j *job, p *Progress) *sentBody {
 }
 
 func (b *sentBody) Read(p []byte) (int, error) {
+	if b.limit != nil {
+		p = p[:min(len(p), b.limit.Burst())]
+		if err := b.limit.WaitN(b.ctx, len(p)); err != nil {
+			return 0, err
+		}
+	}
 	n, err := b.ReadSeeker.Read(p)
 	b.count(b.n + int64(n))
 	if b.md5 != nil {

@@ -13,7 +13,7 @@ func ETag(ctx context.Context, parts Sequence) (etag string, size int64, err err
 		if err != nil {
 			return "", 0, err
 		}
-		j := job{Part: part}
+		j := newJob(part)
 		err := j.hash()
 		part.release()
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 func Example() {
 	bucket := newFakeStore() // in the program: obs.New
 
-	plan, err := upload.PlanStream(20<<20, upload.DefaultMemory)
+	plan, err := upload.PlanStream(20<<20, 0, upload.DefaultMemory)
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -3,6 +3,7 @@ package upload
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,17 @@ type Part struct {
 	// Buffered says that Body is in memory: it is then hashed before it is sent, so that the store
 	// can refuse a damaged body, instead of while it is sent.
 	Buffered bool
+	// Sum is the MD5 of Body where it is known beforehand, else nil.
+	Sum *[md5.Size]byte
+	// Zeros says that the part has nothing but zeros: a store that can copies them, from an object
+	// of zeros, and Body is only read where it can't.
+	Zeros bool
+	// Level and Chunks are for the journal: how the part was made, and of what.
+	Level  uint8
+	Chunks []Chunk
+	// Known, if not nil, is what the journal knows of a part that the store has (Config.Resume). Body
+	// is then nil.
+	Known *JournalPart
 	// Release, if not nil, is called once, when nothing reads Body any more.
 	Release func()
 }
@@ -44,11 +56,13 @@ type PartWriter struct {
 	ctx  context.Context
 	plan Plan
 	free chan []byte // as many as the plan has buffers; nil: not allocated yet
-	full chan Part   // has room for every buffer, so that sending never blocks
+	full chan Part
 
 	buf    []byte // the part under way, or nil
-	number int    // of the part emitted last
-	err    error  // sticky; read by Parts after full was closed
+	level  uint8
+	chunks []Chunk // of the part under way
+	number int     // of the part emitted last
+	err    error   // sticky; read by Parts after full was closed
 	closed bool
 }
 
@@ -101,9 +115,53 @@ func (w *PartWriter) write(chunk []byte) error {
 	}
 	w.buf = append(w.buf, chunk...) // there is room: the part is below PartSize
 	if int64(len(w.buf)) >= w.plan.PartSize {
-		w.emit()
+		return w.emit()
 	}
 	return nil
+}
+
+// Load says how the buffers are: full ones that wait to be sent, and free ones. Many full ones mean that
+// the link is slower than whoever writes, many free ones that it is faster.
+func (w *PartWriter) Load() (full, free, all int) { return len(w.full), len(w.free), w.plan.Buffers }
+
+// AtStart says that no part is under way: the next chunk begins one.
+func (w *PartWriter) AtStart() bool { return w.buf == nil }
+
+// Number returns the number of the part under way, or of the one that the next chunk begins.
+func (w *PartWriter) Number() int { return w.number + 1 }
+
+// Note adds to what the journal keeps of the part that the next Write goes into: the chunk that Write
+// brings. level is how the whole part is encoded.
+func (w *PartWriter) Note(c Chunk, level uint8) {
+	w.chunks = append(w.chunks, c)
+	w.level = level
+}
+
+// Known adds a part that the store has, instead of the Writes that would make it. It fails with
+// ErrJournal where that part's place is not. Errors are sticky.
+func (w *PartWriter) Known(p JournalPart) error {
+	if w.closed && w.err == nil {
+		return errClosed
+	}
+	if w.err == nil && (w.buf != nil || len(w.chunks) > 0 || p.Number != w.Number()) {
+		w.err = fmt.Errorf("%w: part %d would begin in part %d", ErrJournal, p.Number, w.Number())
+	}
+	if w.err == nil {
+		w.err = w.send(Part{Number: p.Number, Size: p.Size, Known: &p})
+	}
+	return w.err
+}
+
+// send counts the part and hands it over.
+func (w *PartWriter) send(p Part) error {
+	w.number++
+	select {
+	case w.full <- p:
+		return nil
+	case <-w.ctx.Done():
+		p.release()
+		return context.Cause(w.ctx)
+	}
 }
 
 func (w *PartWriter) take() error {
@@ -118,17 +176,19 @@ func (w *PartWriter) take() error {
 	return nil
 }
 
-func (w *PartWriter) emit() {
+func (w *PartWriter) emit() error {
 	buf := w.buf
-	w.buf = nil
-	w.number++
-	w.full <- Part{
-		Number:   w.number,
+	p := Part{
+		Number:   w.Number(),
 		Size:     int64(len(buf)),
 		Body:     bytes.NewReader(buf),
 		Buffered: true,
+		Level:    w.level,
+		Chunks:   w.chunks,
 		Release:  sync.OnceFunc(func() { w.free <- buf[:0] }),
 	}
+	w.buf, w.chunks, w.level = nil, nil, 0
+	return w.send(p)
 }
 
 // Close ends the stream: the rest becomes the last part, and the sequence of parts ends. After a
@@ -136,7 +196,7 @@ func (w *PartWriter) emit() {
 func (w *PartWriter) Close() error {
 	if !w.closed {
 		if w.err == nil && w.buf != nil {
-			w.emit()
+			w.err = w.emit()
 		}
 		w.end(w.err)
 	}

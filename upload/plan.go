@@ -56,11 +56,31 @@ func (e *MemoryError) Error() string {
 		ceilDiv(e.Need, 1<<20), e.Have>>20)
 }
 
+// PartSizeError says that parts of that size won't do.
+type PartSizeError struct {
+	// Size is what was asked for, Least and Most are what is possible, in bytes.
+	Size, Least, Most int64
+}
+
+// Error returns one sentence.
+func (e *PartSizeError) Error() string {
+	return fmt.Sprintf("parts of %d bytes won't do: an upload of this size takes %d MiB to %d MiB", e.Size, ceilDiv(e.Least, 1<<20), e.Most>>20)
+}
+
+// checkPartSize refuses a size of parts, in bytes, that the protocol or so many bytes don't allow.
+func checkPartSize(size, worstCase int64) error {
+	least := max(minZeros, ceilDiv(worstCase, planParts))
+	if most := int64(maxPartSize / 2); size < least || size > most {
+		return &PartSizeError{size, least, most}
+	}
+	return nil
+}
+
 // PlanStream plans the parts of a stream of at most worstCase bytes with part buffers of about
-// memory bytes together (0: DefaultMemory). The part size depends on worstCase alone: a run with
-// another memory budget can resume the same upload. The error is *MemoryError if two buffers do
-// not fit.
-func PlanStream(worstCase, memory int64) (Plan, error) {
+// memory bytes together (0: DefaultMemory). The part size, unless it is given, depends on worstCase
+// alone: a run with another memory budget can resume the same upload. The error is *MemoryError if two
+// buffers do not fit, *PartSizeError if partSize is not possible.
+func PlanStream(worstCase, partSize, memory int64) (Plan, error) {
 	if worstCase < 0 || memory < 0 {
 		return Plan{}, fmt.Errorf("no upload of %d bytes in %d bytes of memory can be planned", worstCase, memory)
 	}
@@ -70,6 +90,12 @@ func PlanStream(worstCase, memory int64) (Plan, error) {
 	size := roundUp(max(minPartSize, ceilDiv(worstCase, planParts)), streamStep)
 	if size > maxPartSize-MaxChunk {
 		return Plan{}, tooLarge(worstCase)
+	}
+	if partSize != 0 {
+		if err := checkPartSize(partSize, worstCase); err != nil {
+			return Plan{}, err
+		}
+		size = partSize
 	}
 	if memory < minBuffers*size {
 		return Plan{}, &MemoryError{Need: minBuffers * size, Have: memory}
@@ -88,14 +114,21 @@ type RawPlan struct {
 	Count int
 }
 
-// PlanRaw plans an object of size bytes whose parts are whole 2 MiB blocks.
-func PlanRaw(size int64) (RawPlan, error) {
+// PlanRaw plans an object of size bytes whose parts are whole 2 MiB blocks, unless partSize says how many
+// bytes they have (*PartSizeError: it is not possible).
+func PlanRaw(size, partSize int64) (RawPlan, error) {
 	if size <= 0 {
 		return RawPlan{}, fmt.Errorf("no upload of %d bytes can be planned", size)
 	}
 	part := roundUp(max(minPartSize, ceilDiv(size, planParts)), rawStep)
 	if part > maxPartSize {
 		return RawPlan{}, tooLarge(size)
+	}
+	if partSize != 0 {
+		if err := checkPartSize(partSize, size); err != nil {
+			return RawPlan{}, err
+		}
+		part = partSize
 	}
 	return RawPlan{Size: size, PartSize: part, Count: int(ceilDiv(size, part))}, nil
 }

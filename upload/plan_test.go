@@ -37,7 +37,7 @@ func TestPlanStream(t *testing.T) {
 		{"a large budget", worst(tib), 1024 * mib, 111 * mib, 9},
 		{"budget beyond all parts", worst(gib), 1 << 50, 8 * mib, 9500},
 	} {
-		p, err := upload.PlanStream(c.worst, c.memory)
+		p, err := upload.PlanStream(c.worst, 0, c.memory)
 		want := upload.Plan{PartSize: c.partSize, BufferSize: c.partSize + upload.MaxChunk, Buffers: int(c.buffers)}
 		if err != nil || p != want {
 			t.Errorf("%s: %+v, %v, want %+v", c.name, p, err, want)
@@ -59,7 +59,7 @@ func TestPlanStreamRefuses(t *testing.T) {
 		{"negative", -1, 0, 0},
 		{"negative memory", 1, -1, 0},
 	} {
-		_, err := upload.PlanStream(c.worst, c.memory)
+		_, err := upload.PlanStream(c.worst, 0, c.memory)
 		var memory *upload.MemoryError
 		if err == nil || errors.As(err, &memory) != (c.need != 0) || memory != nil && memory.Need != c.need {
 			t.Errorf("%s: %v", c.name, err)
@@ -80,13 +80,13 @@ func TestPlanRaw(t *testing.T) {
 		{tib, 112 * mib, 9363},
 		{9500 * 5 * gib, 5 * gib, 9500},
 	} {
-		p, err := upload.PlanRaw(c.size)
+		p, err := upload.PlanRaw(c.size, 0)
 		if want := (upload.RawPlan{Size: c.size, PartSize: c.partSize, Count: c.count}); err != nil || p != want {
 			t.Errorf("%d bytes: %+v, %v, want %+v", c.size, p, err, want)
 		}
 	}
 	for _, size := range []int64{-1, 0, 9500*5*gib + 1, math.MaxInt64} {
-		if p, err := upload.PlanRaw(size); err == nil {
+		if p, err := upload.PlanRaw(size, 0); err == nil {
 			t.Errorf("%d bytes: %+v", size, p)
 		}
 	}
@@ -94,7 +94,7 @@ func TestPlanRaw(t *testing.T) {
 
 func TestRawParts(t *testing.T) {
 	data := testData(20*mib + 5)
-	p, err := upload.PlanRaw(int64(len(data)))
+	p, err := upload.PlanRaw(int64(len(data)), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,7 @@ func TestResume(t *testing.T) {
 		parts   map[int][]byte
 		buffers int
 		resumed bool
+		adopted bool  // used, though there was nothing to resume
 		sent    []int // the part numbers that go over the line
 	}{
 		{name: "everything is there", parts: allParts(), resumed: true},
@@ -52,7 +53,7 @@ func TestResume(t *testing.T) {
 		{name: "parts beyond our last", parts: map[int][]byte{1: part(1), 8: part(1), 9000: part(2)}, resumed: true, sent: []int{2, 3, 4, 5, 6, 7}},
 		{name: "a later part differs", parts: map[int][]byte{1: part(1), 5: damaged(part(5))}, resumed: true, sent: []int{2, 3, 4, 5, 6, 7}},
 		{name: "a later part is shorter", parts: map[int][]byte{1: part(1), 5: part(5)[:100]}, resumed: true, sent: []int{2, 3, 4, 5, 6, 7}},
-		{name: "no part", parts: map[int][]byte{}},
+		{name: "no part", parts: map[int][]byte{}, adopted: true},
 		{name: "none of the first three", parts: map[int][]byte{4: part(4)}},
 		{name: "the first differs", parts: map[int][]byte{1: damaged(part(1)), 2: part(2), 3: part(3)}},
 		{name: "the third differs", parts: map[int][]byte{1: part(1), 2: part(2), 3: damaged(part(3))}},
@@ -76,11 +77,13 @@ func TestResume(t *testing.T) {
 			}
 			left, want := 0, c.sent
 			if !c.resumed {
-				left = 1
 				want = []int{1, 2, 3, 4, 5, 6, 7}
 			}
+			if !c.resumed && !c.adopted {
+				left = 1
+			}
 			r.check(t, result, err, left)
-			if result.Resumed != c.resumed || (result.UploadID == id) != c.resumed {
+			if result.Resumed != c.resumed || (result.UploadID == id) != (c.resumed || c.adopted) {
 				t.Errorf("result %+v", result)
 			}
 			var sent []int
@@ -190,17 +193,16 @@ func TestLostBeginLeavesOthersAlone(t *testing.T) {
 	})
 }
 
-// Nor is an empty upload that was there before.
-func TestLostBeginLeavesOlderAlone(t *testing.T) {
+// An empty upload that was there before is used, and nothing begun beside it.
+func TestEmptyUploadIsUsed(t *testing.T) {
 	both(t, "older", func(t *testing.T, raw bool) {
 		store := newFakeStore()
 		older := store.leave(testKey, nil)
-		store.fault = failing("Begin", 1, fault{err: reset()})
 		r := newRun(store)
 		r.raw = raw
 		result, err := r.send(t.Context())
-		r.check(t, result, err, 1)
-		if err != nil || result.UploadID == older {
+		r.check(t, result, err, 0)
+		if err != nil || result.UploadID != older || result.Resumed || store.calls["Begin"] != 0 {
 			t.Errorf("%+v, %v", result, err)
 		}
 	})

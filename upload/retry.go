@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,9 +24,51 @@ type Policy struct {
 	Deadline time.Duration
 	// Stall is how long a part's body may make no progress at all. Default 60 s.
 	Stall time.Duration
+	// Run, if not nil, bounds the repeated requests of all calls that share it.
+	Run *RetryBudget
 	// OnRetry, if not nil, is told of each failure that is followed by another try. Its calls may
 	// overlap.
 	OnRetry func(op string, try int, err error, wait time.Duration)
+}
+
+// RetryBudget is how many requests a whole run may repeat, whatever each one may: a store that fails
+// every other request is no store to send a disk to.
+type RetryBudget struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// DefaultRetries is a run's budget unless told otherwise: one in ten of the most parts there can be.
+const DefaultRetries = 1000
+
+// NewRetryBudget returns a budget of n repeated requests.
+func NewRetryBudget(n int64) *RetryBudget { return &RetryBudget{limit: n} }
+
+// Used and Limit return how many requests were repeated, and how many may be.
+func (b *RetryBudget) Used() int64 { return min(b.used.Load(), b.limit) }
+
+// Limit returns how many requests may be repeated.
+func (b *RetryBudget) Limit() int64 { return b.limit }
+
+func (b *RetryBudget) take() bool { return b == nil || b.used.Add(1) <= b.limit }
+
+// For the first request of a run, nothing is at stake yet, and a wrong endpoint looks like one that is
+// down: it is tried a few times only, for not too long.
+const (
+	firstTries    = 3
+	firstDeadline = 15 * time.Second
+)
+
+// First returns p for the first request of a run: with few tries and short deadlines, unless p says
+// less.
+func (p Policy) First() Policy {
+	if p.Tries <= 0 || p.Tries > firstTries {
+		p.Tries = firstTries
+	}
+	if p.Deadline <= 0 || p.Deadline > firstDeadline {
+		p.Deadline = firstDeadline
+	}
+	return p
 }
 
 func (p Policy) withDefaults() Policy {
@@ -49,6 +92,8 @@ func setDefault[T comparable](field *T, value T) {
 type GaveUpError struct {
 	Tries   int
 	Elapsed time.Duration
+	// Run says that not this request's tries were used up, but the whole run's.
+	Run bool
 	// Err is the last failure.
 	Err error
 }
@@ -59,7 +104,11 @@ func (e *GaveUpError) Error() string {
 	if e.Tries == 1 {
 		tries = "try"
 	}
-	return fmt.Sprintf("%v; gave up after %d %s in %v", e.Err, e.Tries, tries, e.Elapsed.Round(time.Millisecond))
+	text := fmt.Sprintf("%v; gave up after %d %s in %v", e.Err, e.Tries, tries, e.Elapsed.Round(time.Millisecond))
+	if e.Run {
+		text += ", since too many requests of this run had to be repeated"
+	}
+	return text
 }
 
 // Unwrap returns the last failure.
@@ -118,6 +167,9 @@ func (p Policy) retry(ctx context.Context, op string, f func(context.Context) er
 		elapsed := time.Since(start)
 		if try >= p.Tries || elapsed+wait > p.Budget {
 			return &GaveUpError{Tries: try, Elapsed: elapsed, Err: err}
+		}
+		if !p.Run.take() {
+			return &GaveUpError{Tries: try, Elapsed: elapsed, Run: true, Err: err}
 		}
 		if p.OnRetry != nil {
 			p.OnRetry(op, try, err, wait)

@@ -78,8 +78,7 @@ func (r *retrying) Stat(ctx context.Context, key string) (Object, error) {
 	})
 }
 
-// PutPart has no deadline as a whole, since a slow link may take long for a large part: it is cut
-// off when it makes no progress.
+// PutPart is cut off when it makes no progress, and when it is slower than any link worth using.
 func (r *retrying) PutPart(ctx context.Context, key, uploadID string, number int, body io.ReadSeeker, size int64, sum *[md5.Size]byte) (string, error) {
 	op := fmt.Sprintf("put part %d of %s", number, key)
 	start, err := body.Seek(0, io.SeekCurrent)
@@ -128,13 +127,23 @@ type watchdog struct {
 	io.ReadSeeker
 	policy  Policy
 	bite    func(error)
-	left    int64 // bytes not yet read
+	left    int64         // bytes not yet read
+	network time.Duration // that may still pass between reads
+	armed   time.Time
 	timer   *time.Timer
 	readErr error // what the body failed with, other than io.EOF
 }
 
+// A part may take as long as minRate, in bytes a second, allows, and patience deadlines more: a server
+// that takes a byte now and then would else keep it for ever.
+const (
+	minRate  = 8 << 10
+	patience = 5
+)
+
 func newWatchdog(body io.ReadSeeker, size int64, p Policy, bite func(error)) *watchdog {
 	w := &watchdog{ReadSeeker: body, policy: p, bite: bite, left: size}
+	w.network = patience*p.Deadline + time.Duration(size/minRate)*time.Second
 	w.arm()
 	return w
 }
@@ -145,10 +154,17 @@ func (w *watchdog) arm() {
 	if w.left <= 0 {
 		limit, what = w.policy.Deadline, "no answer within %v"
 	}
+	if w.network < limit {
+		limit, what = w.network, fmt.Sprintf("less than %d KiB a second were sent, and %%v were left", minRate>>10)
+	}
+	w.armed = time.Now()
 	w.timer = time.AfterFunc(limit, func() { w.bite(fmt.Errorf(what, limit)) })
 }
 
-func (w *watchdog) stop() { w.timer.Stop() }
+func (w *watchdog) stop() {
+	w.timer.Stop()
+	w.network -= time.Since(w.armed)
+}
 
 func (w *watchdog) Read(p []byte) (int, error) {
 	w.stop()

@@ -5,11 +5,13 @@ import (
 	"crypto/md5"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 )
 
 // DefaultWorkers is the number of parts sent at the same time unless told otherwise.
@@ -30,8 +32,24 @@ type Config struct {
 	Key string
 	// Metadata is set when a new upload begins; a resumed upload keeps what it began with.
 	Metadata Metadata
-	// Workers is the number of parts sent at the same time. Default DefaultWorkers.
+	// Workers is the number of parts sent at the same time; 0: begins with DefaultWorkers, and
+	// becomes more while that brings more bytes a second. Either way it becomes less when the store
+	// asks for it.
 	Workers int
+	// Limit, if not nil, is how many bytes a second all parts together may be sent at. Its burst is
+	// the largest piece that is sent at once.
+	Limit *rate.Limiter
+	// Journal, if not nil, notes the parts that the store has. Resume is what it knew to begin with;
+	// nil: nothing, so that unfinished uploads are looked for.
+	Journal *Journal
+	Resume  *Resume
+	// JournalOnly resumes no upload that the journal does not know. It is for uploads that an earlier
+	// run may have begun with other settings which can't be seen in what the store lists, such as
+	// the encryption.
+	JournalOnly bool
+	// CreateOnly, if not nil, says just before the end whether an object that came up under the key
+	// meanwhile must not be replaced. Stores that can't tell replace it all the same.
+	CreateOnly func() bool
 	// Buffers is the number of part buffers that the parts share, 0 if they take none. Up to
 	// three parts are held back while looking for an upload to resume, but never more than this.
 	Buffers int
@@ -56,9 +74,9 @@ type Result struct {
 	ETag string
 	// Parts is the number of parts that the store has.
 	Parts int
-	// Size is the size of all parts; Sent and Skipped are what of it was sent now and what the
-	// store already had. Bytes.
-	Size, Sent, Skipped int64
+	// Size is the size of all parts; Sent, Skipped and Copied are what of it was sent now, what the
+	// store already had, and what it made itself, of zeros. Bytes.
+	Size, Sent, Skipped, Copied int64
 	// Resumed says that an unfinished upload of an earlier run was continued.
 	Resumed bool
 	// Unverified says that the store's ETags are not MD5s, as with some kinds of server-side
@@ -125,6 +143,11 @@ func Send(ctx context.Context, c Config, parts Sequence) (Result, error) {
 	if err != nil {
 		err = s.cleanUp(ctx, err)
 	}
+	if s.Journal != nil && s.ended {
+		if failed := s.Journal.Remove(); failed != nil {
+			s.tell(fmt.Sprintf("The journal of the upload could not be removed: %v.", failed))
+		}
+	}
 	return s.result(), err
 }
 
@@ -146,7 +169,12 @@ type sender struct {
 	size       int64
 	sent       int64
 	skipped    int64
+	copied     int64
 	etag       string
+
+	gate  *gate
+	zeros *zeroObjects
+	told  sync.Map // sentences that were told, each once
 }
 
 type donePart struct {
@@ -155,25 +183,34 @@ type donePart struct {
 }
 
 func newSender(c Config) *sender {
-	if c.Workers <= 0 {
-		c.Workers = DefaultWorkers
+	most := maxParts // of parts at once that make sense
+	if c.Buffers > 0 {
+		most = c.Buffers
 	}
+	g := newGate(max(0, c.Workers), most)
+	c.Workers = g.max
 	if c.Notice == nil {
 		c.Notice = func(string) {}
 	}
 	if c.Progress == nil {
 		c.Progress = new(Progress)
 	}
-	s := &sender{Config: c, done: make(map[int]donePart)}
+	s := &sender{Config: c, done: make(map[int]donePart), gate: g}
 	s.policy = c.Retry.withDefaults()
 	told := s.policy.OnRetry
 	s.policy.OnRetry = func(op string, try int, err error, wait time.Duration) {
 		c.Progress.retries.Add(1)
+		g.failed(err)
 		if told != nil {
 			told(op, try, err, wait)
 		}
 	}
 	s.store = WithRetry(c.Store, s.policy)
+	copier, _ := c.Store.(Copier)
+	s.zeros = &zeroObjects{store: s.store, copier: copier, policy: s.policy}
+	if c.Resume != nil {
+		s.uploadID, s.stored, s.resumed = c.Resume.UploadID, c.Resume.stored, true
+	}
 	return s
 }
 
@@ -211,7 +248,7 @@ func (s *sender) sendParts(ctx context.Context, parts Sequence) error {
 	for range s.Workers {
 		g.Go(func() error {
 			for j := range queue {
-				if err := s.put(ctx, j); err != nil {
+				if err := s.pass(ctx, j); err != nil {
 					return err
 				}
 			}
@@ -246,13 +283,13 @@ func (s *sender) dispatch(ctx context.Context, parts Sequence, queue chan<- *job
 		if err != nil {
 			return err
 		}
-		head = append(head, &job{Part: part})
+		head = append(head, newJob(part))
 		s.parts++
 		s.size += part.Size
 		if part.Number != s.parts {
 			return fmt.Errorf("part %d was produced in the place of part %d", part.Number, s.parts)
 		}
-		if s.parts == 1 {
+		if s.parts == 1 && s.uploadID == "" {
 			if candidates, err = s.candidates(ctx); err != nil {
 				return err
 			}
@@ -280,63 +317,139 @@ func (s *sender) dispatch(ctx context.Context, parts Sequence, queue chan<- *job
 	return flush()
 }
 
-// put brings one part into the store, unless it is there already.
-func (s *sender) put(ctx context.Context, j *job) error {
+// pass brings one part into the store when its turn comes.
+func (s *sender) pass(ctx context.Context, j *job) error {
 	defer j.release()
+	if err := s.gate.enter(ctx); err != nil {
+		return err
+	}
+	sent, err := s.put(ctx, j)
+	s.gate.leave(sent)
+	return err
+}
+
+// put brings one part into the store, unless it is there already, and returns how many bytes it sent.
+func (s *sender) put(ctx context.Context, j *job) (sent int64, err error) {
 	if have, ok := s.stored[j.Number]; ok {
-		same, err := j.is(have)
-		if err != nil {
-			return err
+		same := j.Known != nil && j.Known.matches(have)
+		if !same && j.Known == nil {
+			if same, err = j.is(have); err != nil {
+				return 0, err
+			}
 		}
 		if same {
 			s.Progress.skipped.Add(j.Size)
-			s.note(j, have.ETag, *j.sum, &s.skipped)
-			return nil
+			return 0, s.note(j, have.ETag, *j.sum, &s.skipped)
+		}
+	}
+	if j.Known != nil {
+		return 0, fmt.Errorf("%w: the store has no part %d as it says", ErrJournal, j.Number)
+	}
+	if j.Zeros {
+		if done, err := s.copyZeros(ctx, j); done || err != nil {
+			return 0, err
 		}
 	}
 	if j.Buffered {
 		if err := j.hash(); err != nil {
-			return err
+			return 0, err
 		}
 	}
+	etag, sum, err := s.putBody(ctx, j)
+	if err != nil {
+		return 0, err
+	}
+	return j.Size, s.note(j, etag, sum, &s.sent)
+}
+
+// putBody sends a part until the store's ETag is its MD5.
+func (s *sender) putBody(ctx context.Context, j *job) (etag string, sum [md5.Size]byte, err error) {
 	for try := 1; ; try++ {
-		body := newSentBody(j, s.Progress)
+		body := newSentBody(ctx, j, s.Progress, s.Limit)
 		if err := j.rewind(); err != nil {
-			return err
+			return "", sum, err
 		}
 		etag, err := s.store.PutPart(ctx, s.Key, s.uploadID, j.Number, body, j.Size, j.sum)
 		if err != nil {
 			body.count(0)
-			return err
+			return "", sum, err
 		}
-		sum := j.sum
-		if sum == nil {
-			sum = (*[md5.Size]byte)(body.md5.Sum(nil))
+		if j.sum != nil {
+			sum = *j.sum
+		} else {
+			sum = [md5.Size]byte(body.md5.Sum(nil))
 		}
-		switch {
-		case !isMD5(etag):
-			s.unverified.Store(true)
-		case etag != hexSum(*sum):
-			body.count(0)
-			if try == mismatchTries {
-				return fmt.Errorf("part %d has the ETag %s instead of %s after %d tries: %w", j.Number, etag, hexSum(*sum), try, ErrMismatch)
-			}
-			s.Progress.retries.Add(1)
-			continue
+		if !isMD5(etag) || etag == hexSum(sum) {
+			body.count(j.Size)
+			return etag, sum, nil
 		}
-		body.count(j.Size)
-		s.note(j, etag, *sum, &s.sent)
-		return nil
+		body.count(0)
+		if try == mismatchTries {
+			return "", sum, fmt.Errorf("part %d has the ETag %s instead of %s after %d tries: %w", j.Number, etag, hexSum(sum), try, ErrMismatch)
+		}
+		s.Progress.retries.Add(1)
 	}
 }
 
-// note records a part that the store has.
-func (s *sender) note(j *job, etag string, sum [md5.Size]byte, bytes *int64) {
-	s.Progress.parts.Add(1)
+// copyTries is how often the store is asked to copy zeros from an object that is not what it was.
+const copyTries = 2
+
+// copyZeros has the store make a part of zeros by itself. done is false where it can't: the part is then
+// sent.
+func (s *sender) copyZeros(ctx context.Context, j *job) (done bool, err error) {
+	for try := 1; ; try++ {
+		from, err := s.zeros.get(ctx, j.Size)
+		var etag string
+		if err == nil {
+			etag, err = copyPart(ctx, s.zeros.copier, s.policy, s.Key, s.uploadID, j.Number, from, 0, j.Size)
+		}
+		switch {
+		case err == nil && (!isMD5(etag) || etag == hexSum(*j.sum)):
+			s.Progress.copied.Add(j.Size)
+			return true, s.note(j, etag, *j.sum, &s.copied)
+		case err == nil:
+			err = fmt.Errorf("the object %s is not all zeros", from.Key)
+		case ctx.Err() != nil, Temporary(err), errors.Is(err, ErrNoUpload):
+			return false, whyEnded(ctx, err)
+		case try < copyTries && (errors.Is(err, ErrNoObject) || errors.Is(err, ErrReplaced)):
+			s.zeros.forget() // somebody removed it, or made it anew
+			continue
+		}
+		if !errors.Is(err, errGivenUp) && s.zeros.giveUp(err) {
+			s.tell(fmt.Sprintf("Zeros are sent, since they can't be copied on the server: %v.", err))
+		}
+		return false, nil
+	}
+}
+
+// tell gives a notice from one of the workers, each sentence once.
+func (s *sender) tell(sentence string) {
+	if _, told := s.told.LoadOrStore(sentence, true); told {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.Notice(sentence)
+}
+
+// note records a part that the store has.
+func (s *sender) note(j *job, etag string, sum [md5.Size]byte, bytes *int64) error {
+	if !isMD5(etag) && !s.unverified.Swap(true) {
+		s.tell("The store's ETags are no MD5s, as with some kinds of encryption: only sizes are compared, an interrupted run is resumed on this machine only, and --verify proves what the object holds.")
+	}
+	s.Progress.parts.Add(1)
+	s.mu.Lock()
 	*bytes += j.Size
 	s.done[j.Number] = donePart{StoredPart{Number: j.Number, Size: j.Size, ETag: etag}, sum}
+	s.mu.Unlock()
+	if s.Journal == nil || j.Known != nil {
+		return nil
+	}
+	err := s.Journal.add(JournalPart{Number: j.Number, Level: j.Level, Size: j.Size, MD5: sum, ETag: etag, Chunks: j.Chunks})
+	if err != nil {
+		s.tell(fmt.Sprintf("Nothing more is noted in the journal, so a later run encodes everything again: %v.", err))
+	}
+	return nil
 }
 
 // finish makes the object and proves it.
@@ -349,8 +462,8 @@ func (s *sender) finish(ctx context.Context) error {
 	}
 	want := compositeETag(sums)
 
-	_, failed := s.store.Complete(ctx, s.Key, s.uploadID, parts)
-	if failed != nil && (ctx.Err() != nil || !errors.Is(failed, ErrNoUpload) && !undecided(failed)) {
+	failed := s.complete(ctx, parts)
+	if failed != nil && (ctx.Err() != nil || !errors.Is(failed, ErrNoUpload) && !errors.Is(failed, ErrReplaced) && !undecided(failed)) {
 		return failed
 	}
 	// Without a clear answer the upload may have become the object all the same, by this call or
@@ -380,6 +493,33 @@ func (s *sender) finish(ctx context.Context) error {
 	return nil
 }
 
+// Creator is a Bucket whose Complete can leave an object alone that is there already.
+type Creator interface {
+	// CompleteNew is Complete, but fails with ErrReplaced if there is an object of that key. One attempt.
+	CompleteNew(ctx context.Context, key, uploadID string, parts []StoredPart) (etag string, err error)
+}
+
+// complete makes the object, in the place of another one only if that is allowed, as far as the store can
+// tell.
+func (s *sender) complete(ctx context.Context, parts []StoredPart) error {
+	if c, ok := s.Store.(Creator); ok && s.CreateOnly != nil && s.CreateOnly() {
+		_, err := retryFor(ctx, s.policy.working(), "complete the upload of "+s.Key, func(ctx context.Context) (string, error) {
+			return c.CompleteNew(ctx, s.Key, s.uploadID, parts)
+		})
+		if !refusesCondition(err) {
+			return err
+		}
+	}
+	_, err := s.store.Complete(ctx, s.Key, s.uploadID, parts)
+	return err
+}
+
+// refusesCondition reports the answers of a store that does not know the condition: it then did nothing.
+func refusesCondition(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && (e.Status == http.StatusNotImplemented || e.Code == "NotImplemented" || e.Code == "InvalidArgument" || e.Code == "InvalidRequest")
+}
+
 // dropCompleted makes sure that no upload is left where the object is right although Complete
 // failed: the object may have been there before.
 func (s *sender) dropCompleted(ctx context.Context) {
@@ -400,13 +540,21 @@ func (s *sender) cleanUp(ctx context.Context, err error) error {
 	if s.uploadID == "" || s.ended {
 		return err
 	}
+	if errors.Is(err, ErrJournal) {
+		// The caller goes on without the journal, and finds by content what the store has.
+		s.Progress.sent.Add(-s.sent)
+		s.Progress.skipped.Add(-s.skipped)
+		s.Progress.copied.Add(-s.copied)
+		s.Progress.parts.Add(-int64(len(s.done)))
+		return err
+	}
 	interrupted := errors.Is(err, ErrInterrupted)
 	keep := Temporary(err)
 	if interrupted {
 		keep = !s.AbortOnInterrupt
 	}
 	if keep && s.resumable() {
-		return &UnfinishedError{Key: s.Key, UploadID: s.uploadID, PartsDone: len(s.done), Err: err}
+		return &UnfinishedError{Key: s.Key, UploadID: s.uploadID, PartsDone: s.partsStored(), Err: err}
 	}
 	limit := abortTime
 	if interrupted && !s.AbortOnInterrupt {
@@ -415,14 +563,26 @@ func (s *sender) cleanUp(ctx context.Context, err error) error {
 	if failed := s.abort(ctx, s.uploadID, limit); failed != nil {
 		return &AbortError{Key: s.Key, UploadID: s.uploadID, Err: err, Abort: failed}
 	}
+	s.ended = true
 	return err
+}
+
+// partsStored returns how many parts the store has, also of those that this run did not come to.
+func (s *sender) partsStored() int {
+	n := len(s.done)
+	for number := range s.stored {
+		if _, ok := s.done[number]; !ok {
+			n++
+		}
+	}
+	return n
 }
 
 // resumable reports whether the store has one of the parts by which a later run knows the upload
 // for its own. Without one it would be left alone, and stay for ever.
 func (s *sender) resumable() bool {
-	if s.resumed {
-		return true // it was known by one of them
+	if s.resumed || s.Journal != nil && len(s.done) > 0 {
+		return true // it was known by one of them, or the journal knows it
 	}
 	for n := 1; n <= s.headLength(); n++ {
 		if _, ok := s.done[n]; ok {
@@ -448,6 +608,7 @@ func (s *sender) result() Result {
 		Size:       s.size,
 		Sent:       s.sent,
 		Skipped:    s.skipped,
+		Copied:     s.copied,
 		Resumed:    s.resumed,
 		Unverified: s.unverified.Load(),
 	}

@@ -49,6 +49,7 @@ Exit codes, as of qemu-img check:
 	}
 	c.out = a.outputFlags(cmd)
 	c.source.formatFlag(cmd)
+	c.source.remoteFlags(cmd)
 	return cmd
 }
 
@@ -74,19 +75,20 @@ type checkFinding struct {
 }
 
 func (c *checkCommand) run(ctx context.Context, path string) error {
-	src, f, err := c.source.detect(path)
+	shown := publicName(path)
+	src, f, err := c.source.detect(ctx, path)
 	if err != nil {
 		return &coded{err, checkFailed}
 	}
 	defer src.Close()
 	if f.Check == nil {
 		err := formats.Unsupported(f.Name, -1, "the format has no structure that could be checked")
-		return &coded{&advised{error: fmt.Errorf("%s: %w", path, err)}, checkUnsupported}
+		return &coded{&advised{error: fmt.Errorf("%s: %w", shown, err)}, checkUnsupported}
 	}
-	r := checkReport{Filename: path, Format: f.Name}
+	r := checkReport{Filename: shown, Format: f.Name}
 	checked, err := f.Check(ctx, src, r.add)
 	if err != nil {
-		return &coded{fmt.Errorf("%s: the check could not be carried out: %w", path, err), checkFailed}
+		return &coded{fmt.Errorf("%s: the check could not be carried out: %w", shown, err), checkFailed}
 	}
 	r.End, r.Clusters, r.Allocated, r.Compressed, r.Fragmented = checked.End, checked.Clusters, checked.Allocated, checked.Compressed, checked.Fragmented
 	if err := c.out.emit(r, r.words); err != nil {

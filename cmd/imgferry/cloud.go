@@ -28,16 +28,18 @@ import (
 type cloud struct {
 	region, project                       string
 	imsEndpoint, obsEndpoint, iamEndpoint string
-	bucket, style                         string
+	bucket, style, signature              string
 	ak, sk, token                         string
 	proxy, caFile                         string
 	patience                              patience
+	encryption                            obs.Encryption // of new objects
 	user, domain                          string
 
 	config, profile string // --config and --profile; once filled, what they came to
 
 	app        *app              // for warnings and the log of requests; nil: neither
 	named      bool              // --profile was given
+	loginAnew  bool              // a login is about to be made: an earlier one that can't be read is no matter
 	file       *profile.File     // nil if there is no place for one
 	from       map[string]string // where each setting came from, in words; nil before fill
 	err        error             // why fill failed
@@ -153,6 +155,7 @@ func (c *cloud) storeConfig() (obs.Config, error) {
 	return obs.Config{
 		Endpoint: c.obsEndpoint, Secure: true, Region: cmp.Or(c.region, "us-east-1"), // what S3 servers without regions sign for
 		Bucket: c.bucket, AccessKey: c.ak, SecretKey: c.sk, SecurityToken: c.token,
+		SignatureV2: c.signature == profile.SignatureV2, Encryption: c.encryption,
 		Style: obsStyle(c.style), Transport: transport, UserAgent: userAgent(),
 	}, nil
 }

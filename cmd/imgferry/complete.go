@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"imgferry/formats/all"
+	"imgferry/ims"
 	"imgferry/limits"
 	"imgferry/pipeline"
 	"imgferry/profile"
@@ -64,10 +65,14 @@ func valuesOf(f *pflag.Flag) cobra.CompletionFunc {
 		return anyOf(limits.TypeECS, limits.TypeBMS, limits.TypeData)
 	case "arch":
 		return anyOf("x86", "arm")
+	case "firmware":
+		return anyOf("bios", "uefi")
+	case "disk-format":
+		return anyOf("zvhd2", "zvhd", "vhd", "raw", "qcow2", "iso")
 	case "os-type":
 		return anyOf("Linux", "Windows")
 	case "via":
-		return anyOf("fast")
+		return anyOf(pipeline.Ways()...)
 	case "status":
 		return anyOf(imageStatuses...)
 	case "addressing-style":
@@ -160,18 +165,27 @@ func (c *imagesCommand) completeImages(cmd *cobra.Command, most int, byName bool
 		if err != nil {
 			return nil, err
 		}
-		images, err := client.Images(ctx, ownImages())
-		var found []cobra.Completion
-		for _, i := range images {
-			id, name := oneLine(i.ID), oneLine(i.Name)
-			if slices.Contains(args, i.ID) {
-				continue
-			}
-			found = append(found, cobra.CompletionWithDesc(id, name))
-			if byName {
-				found = append(found, cobra.CompletionWithDesc(name, id))
-			}
+		query, err := c.cloud.ownImages().Query()
+		if err != nil {
+			return nil, err
 		}
-		return found, err
+		images, err := client.Images(ctx, query)
+		return imageCompletions(images, args, byName), err
 	})
+}
+
+// imageCompletions are the images that are not among args yet, by id, and with byName also by name.
+func imageCompletions(images []ims.Image, args []string, byName bool) []cobra.Completion {
+	var found []cobra.Completion
+	for _, i := range images {
+		id, name := oneLine(i.ID), oneLine(i.Name)
+		if slices.Contains(args, i.ID) {
+			continue
+		}
+		found = append(found, cobra.CompletionWithDesc(id, name))
+		if byName {
+			found = append(found, cobra.CompletionWithDesc(name, id))
+		}
+	}
+	return found
 }

@@ -41,34 +41,46 @@ func TestCompleteWords(t *testing.T) {
 		values    string // "-": not looked at
 		directive cobra.ShellCompDirective
 	}{
-		"push --format|":           {"zvhd2 raw", none},
-		"push --format=|":          {"zvhd2 raw", none},
-		"convert a b -O|":          {"zvhd2 raw", none},
-		"push --type|":             {"ECS BMS DataImage", none},
-		"push --arch|":             {"x86 arm", none},
-		"push --log-level|":        {"debug info warn error off", none},
-		"--log-format|":            {"text json", none},
-		"version -o|":              {"table json yaml", none},
-		"images list --status|":    {"queued saving active killed deleted", none},
-		"images list --type|":      {"ECS BMS DataImage", none},
-		"push --name|":             {"", none},
-		"push --sk|":               {"", none},
-		"push --concurrency|":      {"", none},
-		"push --bitmap|":           {"", files},
-		"push --ca-file|":          {"", files},
-		"push --sandbox-data|":     {"", dirs},
-		"push|":                    {"", files},
-		"push disk|":               {"", none},
-		"convert a|":               {"", files},
-		"convert a b|":             {"", none},
-		"info|":                    {"", files},
-		"version|":                 {"", none},
-		"images list|":             {"", none},
-		"images|":                  {"delete\tDelete images list\tList the project's own images show\tShow one image", none},
-		"completion|":              {"-", none},
-		"push --sandbox --bucket|": {"", none},
-		"images show --sandbox|":   {"", none},
-		"push --addressing-style|": {"auto path virtual-host", none},
+		"push --format|":            {"zvhd2 raw", none},
+		"push --format=|":           {"zvhd2 raw", none},
+		"convert a b -O|":           {"raw zvhd2 zvhd qcow2 vpc vmdk", none},
+		"convert --sparse|":         {"zeros holes none", none},
+		"convert --compress-level|": {"fastest default better best auto", none},
+		"bitmap --write|":           {"", files},
+		"bitmap|":                   {"", files},
+		"push --type|":              {"ECS BMS DataImage", none},
+		"push --arch|":              {"x86 arm", none},
+		"push --log-level|":         {"debug info warn error off", none},
+		"--log-format|":             {"text json", none},
+		"version -o|":               {"table json yaml", none},
+		"images list --status|":     {"queued saving active killed deleted", none},
+		"images list --type|":       {"ECS BMS DataImage IsoImage", none},
+		"images list --shared|":     {"pending accepted rejected", none},
+		"images export --format|":   {"qcow2 vhd zvhd vmdk zvhd2", none},
+		"images import --type|":     {"ECS BMS DataImage IsoImage", none},
+		"images accept|":            {"-", none},
+		"push --via|":               {"fast import register", none},
+		"os-versions --tag|":        {"bms uefi", none},
+		"jobs|":                     {"show\tShow one job wait\tWait until a job has ended", none},
+		"jobs wait|":                {"", none},
+		"push --name|":              {"", none},
+		"push --sk|":                {"", none},
+		"push --concurrency|":       {"", none},
+		"push --bitmap|":            {"", files},
+		"push --ca-file|":           {"", files},
+		"push --sandbox-data|":      {"", dirs},
+		"push|":                     {"", files},
+		"push disk|":                {"", none},
+		"convert a|":                {"", files},
+		"convert a b|":              {"", none},
+		"info|":                     {"", files},
+		"version|":                  {"", none},
+		"images list|":              {"", none},
+		"images|":                   {"-", none},
+		"completion|":               {"-", none},
+		"push --sandbox --bucket|":  {"", none},
+		"images show --sandbox|":    {"", none},
+		"push --addressing-style|":  {"auto path virtual-host", none},
 	} {
 		args := append(strings.Fields(strings.TrimSuffix(line, "|")), "")
 		if strings.HasSuffix(line, "=|") {
@@ -86,7 +98,7 @@ func TestCompleteWords(t *testing.T) {
 
 // No flag that takes a value is completed with files by accident.
 func TestCompleteEveryFlag(t *testing.T) {
-	files := []string{"bitmap", "ca-file", "config", "png"}
+	files := []string{"bitmap", "ca-file", "config", "png", "write", "verify"}
 	elsewhere := []string{"bucket", "profile"} // ask the cloud or the settings file
 	a := &app{stdout: io.Discard, stderr: io.Discard}
 	seen := 0

@@ -224,11 +224,12 @@ VALUE out, and it is asked for, or read from standard input if that is no termin
 		if err != nil {
 			return err
 		}
-		begun := c.file.Has(c.profile)
-		if err := c.file.Set(c.profile, key, value); err != nil {
-			return &usageError{err}
-		}
-		if err := c.file.Save(); err != nil {
+		begun := false
+		err = c.file.Change(cmd.Context(), func(f *profile.File) (bool, error) {
+			begun = f.Has(c.profile)
+			return true, asUsage(f.Set(c.profile, key, value))
+		})
+		if err != nil {
 			return err
 		}
 		if !begun {
@@ -291,7 +292,7 @@ func (a *app) configUnsetCommand() *cobra.Command {
 		},
 	}
 	c.profileFlags(cmd)
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !slices.Contains(profile.Keys(), args[0]) {
 			return asUsage(profile.Check(args[0], ""))
 		}
@@ -299,15 +300,15 @@ func (a *app) configUnsetCommand() *cobra.Command {
 			return err
 		}
 		c.chooseProfile()
-		was, err := c.file.Unset(c.profile, args[0])
-		if err != nil {
-			return &usageError{err}
-		}
-		if !was {
+		var was bool
+		err := c.file.Change(cmd.Context(), func(f *profile.File) (_ bool, err error) {
+			was, err = f.Unset(c.profile, args[0])
+			return was, asUsage(err)
+		})
+		if err == nil && !was {
 			a.say("%s was not set in profile %s", args[0], c.profile)
-			return nil
 		}
-		return c.file.Save()
+		return err
 	}
 	return cmd
 }
@@ -321,14 +322,11 @@ func (a *app) configUseCommand() *cobra.Command {
 		ValidArgsFunction: c.completeProfiles,
 	}
 	c.configFlag(cmd)
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := c.openFile(true); err != nil {
 			return err
 		}
-		if err := c.file.Use(args[0]); err != nil {
-			return &usageError{err}
-		}
-		return c.file.Save()
+		return c.file.Change(cmd.Context(), func(f *profile.File) (bool, error) { return true, asUsage(f.Use(args[0])) })
 	}
 	return cmd
 }
@@ -343,24 +341,37 @@ func (a *app) configDeleteCommand() *cobra.Command {
 		ValidArgsFunction: c.completeProfiles,
 	}
 	c.configFlag(cmd)
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := c.openFile(true); err != nil {
 			return err
 		}
-		wasCurrent := c.file.Current() == args[0]
-		if err := c.file.Delete(args[0]); err != nil {
-			return &usageError{err}
-		}
-		if err := c.file.Save(); err != nil {
+		var wasCurrent bool
+		err := c.file.Change(cmd.Context(), func(f *profile.File) (bool, error) {
+			wasCurrent = f.Current() == args[0]
+			return true, asUsage(f.Delete(args[0]))
+		})
+		if err != nil {
 			return err
 		}
-		if wasCurrent && len(c.file.Names()) > 0 {
-			a.say("that was the current profile: choose another with imgferry config use NAME")
+		if wasCurrent {
+			a.say("%s", withoutCurrent(c.file))
 		}
-		_, err := c.file.DeleteLogin(args[0])
+		_, err = c.file.DeleteLogin(args[0])
 		return err
 	}
 	return cmd
+}
+
+// withoutCurrent says what commands do after the current profile was deleted.
+func withoutCurrent(f *profile.File) string {
+	const was, choose = "that was the current profile: ", "choose another with imgferry config use NAME"
+	switch {
+	case f.Has(profile.DefaultName):
+		return was + "commands use profile " + profile.DefaultName + " from now on, or " + choose
+	case len(f.Names()) > 0:
+		return was + "commands use none from now on; " + choose
+	}
+	return was + "there is none left"
 }
 
 func (a *app) configPathCommand() *cobra.Command {

@@ -33,6 +33,7 @@ same virtual size hold the same disk.`,
 	}
 	c.out = a.outputFlags(cmd)
 	c.source.flags(cmd)
+	c.source.remoteFlags(cmd)
 	cmd.Flags().IntVar(&c.workers, "workers", 0, "threads that read (default: one per CPU)")
 	return cmd
 }
@@ -72,6 +73,7 @@ func (c *digestCommand) digest(ctx context.Context, path string) (digested, erro
 		return digested{}, err
 	}
 	defer img.Close()
+	path = publicName(path)
 	var p convert.Progress
 	stop := c.watch(func() snapshot {
 		return snapshot{read: p.Read.Load(), total: p.Total.Load()}

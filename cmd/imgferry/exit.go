@@ -14,6 +14,7 @@ import (
 	"imgferry/ims"
 	"imgferry/limits"
 	"imgferry/pipeline"
+	"imgferry/source"
 	"imgferry/upload"
 )
 
@@ -97,6 +98,8 @@ func classify(err error) (code int, hint string) {
 		return exitImport, "The object is still in the bucket. The code is explained in the service's list of error codes."
 	case errors.Is(err, pipeline.ErrChanged):
 		return exitChanged, "Shut the machine down or take a snapshot, then run the command again."
+	case errors.Is(err, source.ErrChanged):
+		return exitChanged, "Somebody replaced it: run the command again."
 	case errors.Is(err, pipeline.ErrExists):
 		return exitExists, "Use --overwrite to replace it, or --key for another name."
 	case errors.Is(err, formats.ErrCorrupt):
@@ -118,6 +121,8 @@ func classify(err error) (code int, hint string) {
 		return exitDenied, "Requests are signed with the time: set this machine's clock and its time zone, then run the command again."
 	case errors.Is(err, upload.ErrDenied), errors.Is(err, ims.ErrDenied):
 		return exitDenied, "Check the access key, the secret key and the account's rights; imgferry config show says where they come from. After a login, log in again: imgferry login."
+	case errors.Is(err, source.ErrDenied):
+		return exitDenied, "Write the user and the password into the address (https://USER:PASSWORD@HOST/...), or take an address that is signed."
 	case errors.Is(err, upload.ErrNoBucket):
 		return exitNotFound, "Make the bucket first, in the region of the image service, or name another with --bucket."
 	case errors.Is(err, upload.ErrNoObject), errors.Is(err, upload.ErrNoUpload):
@@ -140,6 +145,9 @@ func classify(err error) (code int, hint string) {
 		return exitUnreachable, "It answers, but not well: try again later."
 	case errors.As(err, &host), upload.Temporary(err), errors.As(err, &call) && call.Temporary:
 		return exitUnreachable, "Check the endpoint and the network, then try again."
+	}
+	if errors.Is(err, source.ErrUnreachable) {
+		return exitUnreachable, "Check the address and the network, then try again."
 	}
 	return exitFailure, ""
 }

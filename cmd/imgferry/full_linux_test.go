@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"imgferry/convert"
 )
 
 // smallDisk is a file system of 4 MiB.
@@ -80,7 +82,7 @@ func TestFullDisk(t *testing.T) {
 	small := smallDisk(t)
 	disk := (&world{t: t, dir: t.TempDir()}).disk(12)
 	out := filepath.Join(small, "out")
-	for _, target := range []string{"raw", "zvhd2"} {
+	for _, target := range convert.TargetNames() {
 		full(t, "convert", disk, out, "-O", target)
 		if left := leftIn(t, small); len(left) > 0 {
 			t.Errorf("convert to %s left behind: %v", target, left)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -31,11 +30,13 @@ type imagesCommand struct {
 func (a *app) imagesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "images",
-		Short: "List, show or delete cloud images",
+		Short: "List, make, change, share, copy, export and delete cloud images",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.imagesListCommand(), a.imagesShowCommand(), a.imagesDeleteCommand())
+	cmd.AddCommand(a.imagesListCommand(), a.imagesShowCommand(), a.imagesDeleteCommand(), a.imagesCreateMetadataCommand(), a.imagesRegisterCommand(),
+		a.imagesImportCommand(), a.imagesExportCommand(), a.imagesUpdateCommand(), a.imagesTagCommand(), a.imagesShareCommand(), a.imagesUnshareCommand(),
+		a.imagesAcceptCommand(), a.imagesRejectCommand(), a.imagesCopyCommand())
 	return cmd
 }
 
@@ -73,6 +74,8 @@ type imageReport struct {
 	// MinDisk is in GiB, MinRAM in MiB.
 	MinDisk     int       `json:"min_disk"`
 	MinRAM      int       `json:"min_ram"`
+	MaxRAM      int       `json:"max_ram,omitempty"`
+	Platform    string    `json:"platform,omitempty"`
 	OSType      string    `json:"os_type,omitempty"`
 	OSVersion   string    `json:"os_version,omitempty"`
 	Firmware    string    `json:"firmware,omitempty"`
@@ -83,16 +86,26 @@ type imageReport struct {
 	Tags        []string  `json:"tags"`
 	Created     time.Time `json:"created,omitzero"`
 	Updated     time.Time `json:"updated,omitzero"`
+	// Owner is the project that the image belongs to.
+	Owner string `json:"owner,omitempty"`
+	// Whole says that this is the image of a whole server.
+	Whole bool `json:"whole_image,omitempty"`
+	// CMKID is the key that the image is encrypted with.
+	CMKID             string `json:"cmk_id,omitempty"`
+	EnterpriseProject string `json:"enterprise_project_id,omitempty"`
+	// Properties are all other properties, by the service's names.
+	Properties map[string]string `json:"properties,omitempty"`
 }
 
 // environments are the service's words for the types of push (reference, 9.1).
-var environments = map[string]string{limits.TypeECS: "FusionCompute", limits.TypeBMS: "Ironic", limits.TypeData: "DataImage"}
+var environments = map[string]string{limits.TypeECS: "FusionCompute", limits.TypeBMS: "Ironic", limits.TypeData: "DataImage", limits.TypeISO: "IsoImage"}
 
 func imageReportOf(i ims.Image) imageReport {
 	r := imageReport{
-		ID: i.ID, Name: i.Name, Status: i.Status, Type: i.VirtualEnv, Size: i.Size, MinDisk: i.MinDisk, MinRAM: i.MinRAM,
+		ID: i.ID, Name: i.Name, Status: i.Status, Type: i.VirtualEnv, Size: i.Size, MinDisk: i.MinDisk, MinRAM: i.MinRAM, MaxRAM: i.MaxRAM, Platform: i.Platform,
 		OSType: i.OSType, OSVersion: i.OSVersion, Firmware: i.Firmware, DiskFormat: i.DiskFormat, Visibility: i.Visibility,
 		Protected: i.Protected, Description: i.Description, Tags: append([]string{}, i.Tags...), Created: i.Created, Updated: i.Updated,
+		Owner: i.Owner, Whole: i.WholeImage, CMKID: i.CMKID, EnterpriseProject: i.EnterpriseProjectID, Properties: i.Properties,
 	}
 	for word, environment := range environments {
 		if i.VirtualEnv == environment {
@@ -127,6 +140,14 @@ func gibWords(n int) string {
 	return strconv.Itoa(n) + " GiB"
 }
 
+// mibWords is nothing where there is no limit.
+func mibWords(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n) + " MiB"
+}
+
 func dateWords(t time.Time) string {
 	if t.IsZero() {
 		return "-"
@@ -135,121 +156,19 @@ func dateWords(t time.Time) string {
 }
 
 func imageFields(w io.Writer, i imageReport) error {
-	minRAM, protected := "", ""
-	if i.MinRAM > 0 {
-		minRAM = strconv.Itoa(i.MinRAM) + " MiB"
-	}
-	if i.Protected {
-		protected = "yes"
-	}
+	yes := map[bool]string{true: "yes"}
 	return printFields(w, [][2]string{
 		{"id", i.ID}, {"name", i.Name}, {"status", i.Status}, {"type", i.Type}, {"size", sizeWords(i.Size)},
-		{"min disk", gibWords(i.MinDisk)}, {"min memory", minRAM}, {"os type", i.OSType}, {"os version", i.OSVersion},
-		{"firmware", i.Firmware}, {"disk format", i.DiskFormat}, {"visibility", i.Visibility}, {"protected", protected},
+		{"min disk", gibWords(i.MinDisk)}, {"min memory", mibWords(i.MinRAM)}, {"max memory", mibWords(i.MaxRAM)}, {"os type", i.OSType}, {"os version", i.OSVersion},
+		{"firmware", i.Firmware}, {"disk format", i.DiskFormat}, {"visibility", i.Visibility}, {"protected", yes[i.Protected]}, {"whole server", yes[i.Whole]},
+		{"encrypted with", i.CMKID}, {"enterprise project", i.EnterpriseProject},
 		{"description", i.Description}, {"tags", strings.Join(i.Tags, ", ")},
 		{"created", dateWords(i.Created)}, {"updated", dateWords(i.Updated)},
 	})
 }
 
-// ownImages is the filter without which the service lists its public images too.
-func ownImages() url.Values { return url.Values{"__imagetype": {"private"}} }
-
-// imageStatuses are the states that a list can be narrowed to.
-var imageStatuses = []string{ims.StatusQueued, ims.StatusSaving, ims.StatusActive, ims.StatusKilled, ims.StatusDeleted}
-
-type imagesListCommand struct {
-	imagesCommand
-	name, status, kind, tag string
-	limit                   int
-}
-
-func (a *app) imagesListCommand() *cobra.Command {
-	c := &imagesListCommand{imagesCommand: a.imagesBase()}
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the project's own images",
-		Long: `List prints the project's own images, newest first. Filters narrow it: an image must
-meet all that are given.`,
-		Example: "  imgferry images list --status active --tag team=blue\n  imgferry images list --name web-server -o json",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context()) },
-	}
-	f := cmd.Flags()
-	f.StringVar(&c.name, "name", "", "images of exactly this name")
-	f.StringVar(&c.status, "status", "", "images in this state: "+strings.Join(imageStatuses, ", "))
-	f.StringVar(&c.kind, "type", "", "images of this type: ECS, BMS or DataImage")
-	f.StringVar(&c.tag, "tag", "", "images with this tag, KEY=VALUE")
-	f.IntVar(&c.limit, "limit", 0, "at most so many images; 0: all")
-	c.flags(cmd)
-	return cmd
-}
-
-// maxPage is the longest list that one request asks for.
-const maxPage = 500
-
-// filter is the query that the flags ask for.
-func (c *imagesListCommand) filter() (url.Values, error) {
-	q := ownImages()
-	if c.name != "" {
-		q.Set("name", c.name)
-	}
-	if c.status != "" {
-		if !slices.Contains(imageStatuses, c.status) {
-			return nil, usagef("--status takes %s, not %q", strings.Join(imageStatuses, ", "), c.status)
-		}
-		q.Set("status", c.status)
-	}
-	if c.kind != "" {
-		environment, ok := environments[c.kind]
-		if !ok {
-			return nil, usagef("--type takes ECS, BMS or DataImage, not %q", c.kind)
-		}
-		q.Set("virtual_env_type", environment)
-	}
-	if c.tag != "" {
-		if key, _, ok := strings.Cut(c.tag, "="); !ok || key == "" {
-			return nil, usagef("--tag takes KEY=VALUE, not %q", c.tag)
-		}
-		q.Set("tag", c.tag)
-	}
-	if c.limit < 0 {
-		return nil, usagef("--limit takes a positive number, or 0 for all")
-	}
-	if c.limit > 0 && c.limit <= maxPage {
-		q.Set("limit", strconv.Itoa(c.limit))
-	}
-	return q, nil
-}
-
-func (c *imagesListCommand) run(ctx context.Context) error {
-	filter, err := c.filter()
-	if err != nil {
-		return err
-	}
-	client, stop, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	images, err := client.Images(ctx, filter)
-	if err != nil {
-		return err
-	}
-	if c.limit > 0 && len(images) > c.limit {
-		images = images[:c.limit]
-	}
-	list := []imageReport{}
-	for _, i := range images {
-		list = append(list, imageReportOf(i))
-	}
-	return c.out.emit(list, func(w io.Writer) error {
-		if len(images) == 0 {
-			c.say("no such images")
-			return nil
-		}
-		return imageTable(w, images)
-	})
-}
+// ownImages is the filter for the project's own images, those that it shares included (reference, 5.1.1).
+func (c *cloud) ownImages() ims.Filter { return ims.Filter{Owner: c.project} }
 
 type imagesShowCommand struct{ imagesCommand }
 
@@ -275,7 +194,7 @@ func (c *imagesShowCommand) run(ctx context.Context, name string) error {
 		return err
 	}
 	defer stop()
-	image, err := findImage(ctx, client, name)
+	image, err := c.findImage(ctx, client, name)
 	if err != nil {
 		return err
 	}
@@ -287,16 +206,20 @@ func (c *imagesShowCommand) run(ctx context.Context, name string) error {
 var imageID = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
 // findImage returns the image with that id or, if there is none, the project's own one of that name.
-func findImage(ctx context.Context, client *ims.Client, name string) (ims.Image, error) {
+func (c *imagesCommand) findImage(ctx context.Context, client *ims.Client, name string) (ims.Image, error) {
 	if imageID.MatchString(name) {
 		image, err := client.Image(ctx, name)
 		if !errors.Is(err, ims.ErrNotFound) {
 			return image, err
 		}
 	}
-	filter := ownImages()
-	filter.Set("name", name)
-	images, err := client.Images(ctx, filter)
+	own := c.cloud.ownImages()
+	own.Name = name
+	query, err := own.Query()
+	if err != nil {
+		return ims.Image{}, err
+	}
+	images, err := client.Images(ctx, query)
 	if err != nil {
 		return ims.Image{}, err
 	}

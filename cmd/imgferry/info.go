@@ -39,6 +39,7 @@ With --backing-chain it goes on to the disks that the image is based on, as far 
 	c.out = a.outputFlags(cmd)
 	c.source.formatFlag(cmd)
 	c.source.chainFlags(cmd)
+	c.source.remoteFlags(cmd)
 	cmd.Flags().BoolVar(&c.chain, "backing-chain", false, "describe the disks below too")
 	return cmd
 }
@@ -58,6 +59,8 @@ type imageInfo struct {
 	Files       []fileInfo      `json:"files,omitempty"`
 	Snapshots   []snapshotInfo  `json:"snapshots,omitempty"`
 	Specific    *formatSpecific `json:"format-specific,omitempty"`
+	Packed      []string        `json:"packed,omitempty"`
+	Disks       []imageInfo     `json:"disks,omitempty"`
 	Readable    bool            `json:"readable"`
 	Problem     string          `json:"problem,omitempty"`
 }
@@ -85,7 +88,7 @@ type formatSpecific struct {
 }
 
 func (c *infoCommand) run(ctx context.Context, path string) error {
-	if err := c.source.check(); err != nil {
+	if err := c.source.check(ctx); err != nil {
 		return err
 	}
 	layers, err := c.source.opener.Layers(ctx, path, c.source.format, c.chain)
@@ -129,7 +132,10 @@ func (c *infoCommand) print(layers []pipeline.Layer) error {
 func infoOf(l pipeline.Layer) imageInfo {
 	o := imageInfo{
 		Filename: l.Path, Format: l.Format, VirtualSize: l.VirtualSize, FileSize: l.Size, ActualSize: l.Allocated,
-		ClusterSize: l.ClusterSize, Dirty: l.Dirty, Encrypted: l.Encrypted, Readable: l.Problem == nil,
+		ClusterSize: l.ClusterSize, Dirty: l.Dirty, Encrypted: l.Encrypted, Readable: l.Problem == nil, Packed: l.Packed,
+	}
+	for _, d := range l.Disks {
+		o.Disks = append(o.Disks, infoOf(d))
 	}
 	for _, r := range l.Refs {
 		if r.Kind == formats.Backing {
@@ -164,6 +170,9 @@ func words(l pipeline.Layer) string {
 	}
 	row("image", "%s", l.Path)
 	row("file format", "%s", l.Format)
+	if len(l.Packed) > 0 {
+		row("packed in", "%s", strings.Join(l.Packed, ", in it "))
+	}
 	row("virtual size", "%s", bytesWords(l.VirtualSize))
 	row("file size", "%s", bytesWords(l.Size))
 	if l.Allocated < l.Size {
@@ -204,6 +213,9 @@ func words(l pipeline.Layer) string {
 	}
 	if l.Problem != nil {
 		row("can't be read", "%v", l.Problem)
+	}
+	for i, d := range l.Disks {
+		fmt.Fprintf(&b, "\ndisk %d:\n%s", i+1, words(d))
 	}
 	return b.String()
 }

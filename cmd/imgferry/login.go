@@ -52,6 +52,7 @@ from standard input. The next login needs no other flags than this one had.`,
 
 func (c *loginCommand) run(ctx context.Context) error {
 	to := &c.cloud
+	to.loginAnew = true
 	to.fill()
 	if to.err != nil {
 		return to.err

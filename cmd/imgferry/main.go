@@ -69,7 +69,7 @@ func (a *app) run(ctx context.Context, args []string) error {
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	err := root.ExecuteContext(ctx)
+	err := root.ExecuteContext(context.WithValue(ctx, appKey{}, a))
 	if err == nil {
 		return nil
 	}
@@ -119,7 +119,7 @@ until it is usable.
 		},
 	}
 	a.logFlags(root)
-	root.AddCommand(a.pushCommand(), a.convertCommand(), a.infoCommand(), a.mapCommand(), a.checkCommand(), a.compareCommand(), a.digestCommand(), a.uploadsCommand(), a.imagesCommand(), a.configCommand(), a.loginCommand(), a.logoutCommand(), a.sandboxCommand(), a.versionCommand(), a.manCommand())
+	root.AddCommand(a.pushCommand(), a.pullCommand(), a.convertCommand(), a.infoCommand(), a.mapCommand(), a.checkCommand(), a.compareCommand(), a.digestCommand(), a.bitmapCommand(), a.uploadCommand(), a.uploadsCommand(), a.imagesCommand(), a.osVersionsCommand(), a.quotaCommand(), a.jobsCommand(), a.configCommand(), a.loginCommand(), a.logoutCommand(), a.sandboxCommand(), a.versionCommand(), a.manCommand())
 	addCompletions(root)
 	return root
 }

@@ -45,6 +45,7 @@ With --png it draws the disk by position.`,
 	}
 	c.out = a.outputFlags(cmd)
 	c.source.flags(cmd)
+	c.source.remoteFlags(cmd)
 	cmd.Flags().StringVar(&c.png, "png", "", "draw the disk into this `FILE` instead of listing runs")
 	cmd.Flags().Var(&c.start, "start-offset", "begin at this disk offset")
 	cmd.Flags().Var(&c.maximum, "max-length", "look at no more than this; default: the rest of the disk")
@@ -79,10 +80,12 @@ func entry(path string, e formats.Extent) mapEntry {
 }
 
 func (c *mapCommand) run(ctx context.Context, path string) error {
+	c.source.opener.MetadataOnly = true
 	img, err := c.source.open(ctx, path)
 	if err != nil {
 		return err
 	}
+	path = publicName(path)
 	defer img.Close()
 	if c.png != "" {
 		err = c.draw(ctx, img, path)

@@ -33,10 +33,14 @@ type output struct {
 }
 
 // outputFlags adds --output and --json to cmd. A wrong value is a wrong command line.
-func (a *app) outputFlags(cmd *cobra.Command) *output {
+func (a *app) outputFlags(cmd *cobra.Command) *output { return a.outputFlagsUnder(cmd, "o") }
+
+// outputFlagsUnder is outputFlags for commands whose -o means something else: "" gives --output no
+// short form.
+func (a *app) outputFlagsUnder(cmd *cobra.Command, short string) *output {
 	o := &output{w: a.stdout, form: formTable}
 	f := cmd.Flags()
-	f.VarP((*formFlag)(o), "output", "o", "form of the result: table, json or yaml")
+	f.VarP((*formFlag)(o), "output", short, "form of the result: table, json or yaml")
 	json := f.VarPF((*jsonFlag)(o), "json", "", "the same as --output json")
 	json.NoOptDefVal = "true"
 	return o

@@ -20,8 +20,8 @@ const (
 
 // snapshot is the state of a run at one moment, in bytes.
 type snapshot struct {
-	read, total   int64 // guest bytes done and to do; total 0: not known yet
-	sent, skipped int64 // object bytes; both 0 where nothing is uploaded
+	read, total           int64 // guest bytes done and to do; total 0: not known yet
+	sent, skipped, copied int64 // object bytes; all 0 where nothing is uploaded
 }
 
 // isTerminal says that stream, a reader or writer, is a terminal.
@@ -72,7 +72,7 @@ func (a *app) lines() func(snapshot) {
 		}
 		last = s
 		if a.structured() {
-			a.log.Info("progress", "read", s.read, "total", s.total, "sent", s.sent, "skipped", s.skipped)
+			a.log.Info("progress", "read", s.read, "total", s.total, "sent", s.sent, "skipped", s.skipped, "copied", s.copied)
 			return
 		}
 		a.say("%s", progressLine(s, time.Since(start)))
@@ -83,7 +83,7 @@ func (a *app) lines() func(snapshot) {
 func progressLine(s snapshot, elapsed time.Duration) string {
 	line := "read " + humanize.IBytes(uint64(s.read))
 	if s.total > 0 {
-		line += fmt.Sprintf(" of %s (%d%%)", humanize.IBytes(uint64(s.total)), s.read*100/s.total)
+		line += fmt.Sprintf(" of %s (%d%%)", humanize.IBytes(uint64(s.total)), min(s.read*100/s.total, 100))
 	}
 	line += sentWords(s)
 	if speed := float64(s.read) / elapsed.Seconds(); speed > 0 && elapsed > time.Second {
@@ -102,6 +102,9 @@ func sentWords(s snapshot) string {
 	}
 	if s.skipped > 0 {
 		words += ", already there " + humanize.IBytes(uint64(s.skipped))
+	}
+	if s.copied > 0 {
+		words += ", copied " + humanize.IBytes(uint64(s.copied))
 	}
 	return words
 }

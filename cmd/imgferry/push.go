@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,8 +19,6 @@ import (
 	"imgferry/ims"
 	"imgferry/limits"
 	"imgferry/pipeline"
-	"imgferry/profile"
-	"imgferry/upload"
 )
 
 // defaultOS is the service's own word for a Linux that it doesn't know more of.
@@ -31,13 +30,12 @@ type pushCommand struct {
 	push  pipeline.Push
 
 	source   sourceFlags
-	via      string
 	tags     []string
 	bitmap   string
 	unproven bool
 	sandbox  sandboxFlags
 	out      *output
-	memory   string
+	sending  sendFlags
 	timeout  time.Duration
 
 	osVersionGiven, osTypeGiven bool
@@ -81,19 +79,19 @@ image of this name and content exists already, push reports that one.`,
 	f.StringArrayVar(&c.tags, "tag", nil, "KEY=VALUE, once for each tag")
 	f.StringVar(&p.Description, "description", "", "up to 1024 characters")
 	f.StringVar(&p.Format, "format", pipeline.ZVHD2, "what to upload: zvhd2, or raw with its bitmap")
-	f.StringVar(&c.via, "via", "fast", "way of import: fast")
+	f.StringVar(&p.Via, "via", pipeline.ViaFast, "way of import: fast, import or register; the last two up to 128 GB")
+	f.StringVar(&p.CMKID, "cmk-id", "", "with --via import: encrypt the image with this key of the key service")
+	f.StringVar(&p.EnterpriseProject, "enterprise-project", "", "enterprise project that the image belongs to")
 	f.BoolVar(&p.NewImage, "new-image", false, "register another image even if there is one of this name and content")
 	f.BoolVar(&p.NoWait, "no-wait", false, "print the import job's id instead of waiting for the image")
 	f.DurationVar(&c.timeout, "wait-timeout", time.Hour, "how long to wait for the import job; 0: without a limit")
-	f.BoolVar(&p.Overwrite, "overwrite", false, "replace an object of the same key")
 	f.BoolVar(&p.DeleteObject, "delete-object", false, "delete the object once the image is active")
 	f.StringVar(&c.bitmap, "bitmap", "", "with --format raw: the block bitmap made by the vendor's tool")
 	f.BoolVar(&c.unproven, "unproven-bitmap", false, `with --format raw: send a bitmap in ZVHD2's layout. The service's own
 layout is not published; if it is another one, the image is silently damaged`)
-	f.BoolVar(&p.AbortOnInterrupt, "abort-on-interrupt", false, "delete what was sent when interrupted, instead of keeping it")
-	f.IntVar(&p.Senders, "concurrency", 4, fmt.Sprintf("parts sent at once, 1 to %d", maxSenders))
-	f.StringVar(&c.memory, "memory", "224MiB", "memory for part buffers")
+	c.sending.add(cmd, p)
 	c.source.flags(cmd)
+	c.source.own = &c.cloud
 	c.sandbox.add(cmd)
 	c.out = a.outputFlags(cmd)
 	c.cloud.storeFlags(cmd)
@@ -112,7 +110,8 @@ func (c *pushCommand) run(ctx context.Context, path string) (err error) {
 		return err
 	}
 	defer img.Close()
-	c.push.Disk = img.Disk()
+	path = publicName(path)
+	c.push.Disk = c.sending.open(img, &c.source)
 	if c.push.Format == pipeline.Raw {
 		if err := notNested(img, "Use --format zvhd2, which can't be taken for anything else."); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
@@ -128,10 +127,8 @@ func (c *pushCommand) run(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	c.push.Bucket, c.push.Images, c.push.BucketName = bucket, images, c.cloud.bucket
-	if c.push.StateDir, err = profile.StateDir(); err != nil {
-		c.warn("no notes on registrations are kept, since there is no place for them (set XDG_STATE_HOME): %v", err)
-	}
+	c.push.Bucket, c.push.Images = bucket, images
+	c.sending.places(c.app, &c.push, &c.cloud, &c.sandbox)
 	c.push.Account = c.cloud.imsEndpoint + " " + c.cloud.project
 	if c.sandbox.on { // its ports change, its folder does not
 		c.push.Account = "sandbox " + c.sandbox.data
@@ -161,23 +158,22 @@ func (c *pushCommand) run(ctx context.Context, path string) (err error) {
 	})
 }
 
-// maxSenders bounds --concurrency: the store's client keeps as many connections, and no link gets
-// faster by more of them.
-const maxSenders = 64
-
 // complete fills in what follows from flags alone, and refuses what makes no sense.
 func (c *pushCommand) complete(path string) error {
 	p := &c.push
 	if p.Format != pipeline.ZVHD2 && p.Format != pipeline.Raw {
 		return usagef("--format takes zvhd2 or raw, not %q", p.Format)
 	}
-	if c.via != "fast" {
-		return usagef("--via takes fast, not %q", c.via)
+	if !slices.Contains(pipeline.Ways(), p.Via) {
+		return usagef("--via takes %s, not %q", strings.Join(pipeline.Ways(), ", "), p.Via)
+	}
+	if p.Via != pipeline.ViaFast && (c.bitmap != "" || c.unproven) {
+		return usagef("--bitmap and --unproven-bitmap go with --via %s", pipeline.ViaFast)
 	}
 	if p.Format != pipeline.Raw && (c.bitmap != "" || c.unproven) {
 		return usagef("--bitmap and --unproven-bitmap go with --format raw")
 	}
-	if p.Format == pipeline.Raw && c.bitmap == "" && !c.unproven && !c.sandbox.on {
+	if p.Format == pipeline.Raw && p.Via == pipeline.ViaFast && c.bitmap == "" && !c.unproven && !c.sandbox.on {
 		return usagef("a raw disk needs the bitmap that the vendor's tool makes: --bitmap FILE, or --unproven-bitmap (see its help), or rather --format zvhd2")
 	}
 	if p.Type == limits.TypeData && c.osVersionGiven {
@@ -189,17 +185,13 @@ func (c *pushCommand) complete(path string) error {
 	if p.MinDisk < 0 || c.timeout < 0 {
 		return usagef("--min-disk and --wait-timeout take positive numbers")
 	}
-	if p.Senders < 1 || p.Senders > maxSenders {
-		return usagef("--concurrency takes 1 to %d, not %d", maxSenders, p.Senders)
-	}
 	if p.NoWait && p.DeleteObject {
 		return usagef("--delete-object needs to wait for the image: leave --no-wait out")
 	}
-	memory, err := humanize.ParseBytes(c.memory)
-	if err != nil || memory > 1<<50 {
-		return usagef("--memory takes a size such as 224MiB, not %q", c.memory)
+	err := c.sending.apply(c.app, p, &c.cloud)
+	if err != nil {
+		return err
 	}
-	p.Memory = int64(memory)
 	for _, t := range c.tags {
 		key, value, ok := strings.Cut(t, "=")
 		if !ok {
@@ -208,7 +200,7 @@ func (c *pushCommand) complete(path string) error {
 		p.Tags = append(p.Tags, ims.Tag{Key: key, Value: value})
 	}
 	if p.Name == "" {
-		base := filepath.Base(path)
+		base := filepath.Base(publicName(path))
 		p.Name = strings.TrimSuffix(base, filepath.Ext(base))
 	}
 	if c.bitmap != "" {
@@ -216,12 +208,8 @@ func (c *pushCommand) complete(path string) error {
 			return err
 		}
 	}
-	p.Program = userAgent()
-	p.Notice = func(s string) { c.say("%s", s) }
-	p.Retry = c.cloud.policy()
 	p.Wait.Interval, p.Wait.Outage = c.pace.poll, c.pace.outage
 	p.Settle = max(c.pace.settle, c.cloud.patience.settle())
-	p.Progress = new(pipeline.Progress)
 	return nil
 }
 
@@ -254,13 +242,7 @@ func readBitmap(path string) ([]byte, error) {
 
 // watched runs the push while its progress is shown.
 func (c *pushCommand) watched(ctx context.Context) (pipeline.Report, error) {
-	pr := c.push.Progress
-	stop := c.watch(func() snapshot {
-		return snapshot{
-			read: pr.Convert.Read.Load(), total: pr.Convert.Total.Load(),
-			sent: pr.Upload.Sent(), skipped: pr.Upload.Skipped(),
-		}
-	})
+	stop := c.watch(func() snapshot { return snapshotOf(&c.push) })
 	stopped := false
 	defer func() {
 		if !stopped {
@@ -279,10 +261,6 @@ func (c *pushCommand) watched(ctx context.Context) (pipeline.Report, error) {
 }
 
 func (c *pushCommand) summary(r pipeline.Report, took time.Duration) {
-	sent := fmt.Sprintf("sent %s", humanize.IBytes(uint64(r.Sent)))
-	if r.Skipped > 0 {
-		sent += fmt.Sprintf(", %s was there already", humanize.IBytes(uint64(r.Skipped)))
-	}
 	what := "image " + r.ImageID + " is active"
 	switch {
 	case r.Adopted && r.Key == "":
@@ -293,26 +271,16 @@ func (c *pushCommand) summary(r pipeline.Report, took time.Duration) {
 	case c.push.NoWait:
 		what = "import job " + r.JobID + " is under way"
 	}
-	c.say("%s: %s from a disk of %s to %s/%s in %.1f s", what, sent, humanize.IBytes(uint64(r.VirtualSize)), r.Bucket, r.Key, took.Seconds())
+	c.say("%s: %s from a disk of %s to %s/%s in %.1f s", what, sentSummary(r), humanize.IBytes(uint64(r.VirtualSize)), r.Bucket, r.Key, took.Seconds())
 }
 
 // advise adds to err how to go on after an upload that was kept, or a wait that was ended.
 func (c *pushCommand) advise(r pipeline.Report, err error) error {
-	var kept *upload.UnfinishedError
-	var stuck *upload.AbortError
 	var wait *ims.WaitError
 	var call *ims.APIError
-	abort := "imgferry uploads --abort " + c.sandbox.where(c.cloud) + " -- "
 	switch {
 	case errors.As(err, &call) && call.MaybeDone:
 		return &advised{err, []string{"Before trying again, look for an image with the tag imgferry-digest=" + r.Digest + ": it may be under way."}}
-	case errors.As(err, &stuck):
-		return &advised{err, []string{"To remove what was left behind:  " + abort + shellQuote(stuck.Key)}}
-	case errors.As(err, &kept):
-		return &advised{err, []string{
-			"To go on:    run the same command again",
-			"To give up:  " + abort + shellQuote(kept.Key),
-		}}
 	case errors.As(err, &wait) && c.sandbox.on:
 		return &advised{err, []string{"The sandbox ends with this command; its import job goes on when it starts again."}}
 	case errors.As(err, &wait):
@@ -322,5 +290,5 @@ func (c *pushCommand) advise(r pipeline.Report, err error) error {
 		}
 		return &advised{err, []string{fmt.Sprintf("%s goes on without this program, and the same command waits for it again; the object is %s/%s.", name, r.Bucket, r.Key)}}
 	}
-	return err
+	return c.sending.advise(err, &c.cloud, &c.sandbox)
 }

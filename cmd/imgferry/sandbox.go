@@ -11,9 +11,15 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"imgferry/formats"
+	"imgferry/formats/all"
+	"imgferry/limits"
+	"imgferry/pipeline"
 	"imgferry/profile"
 	"imgferry/sandbox"
+	"imgferry/sandbox/imageservice"
 	"imgferry/upload"
 )
 
@@ -56,7 +62,7 @@ func (s *sandboxFlags) start(ctx context.Context, a *app, c *cloud) (stop func()
 			return nil, err
 		}
 	}
-	box, err := sandbox.Start(ctx, sandbox.Config{DataDir: dir, Bucket: c.bucket})
+	box, err := sandbox.Start(ctx, sandbox.Config{DataDir: dir, Bucket: c.bucket, Formats: all.Table()})
 	if err != nil {
 		return nil, err
 	}
@@ -109,18 +115,26 @@ const envAWSCAFile = "AWS_CA_BUNDLE"
 
 func (a *app) sandboxCommand() *cobra.Command {
 	var cfg sandbox.Config
+	var declared sandboxResources
 	var json bool
 	var imitate string
 	cmd := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Run a cloud of its own on this machine: object store and image service",
-		Long: `Sandbox runs an S3 object store and the image service's calls that push needs, with
-a login for tokens and temporary keys, on loopback, until it is interrupted. It checks
-signatures, and its import jobs check every block before an image becomes active. It
-prints the settings that point imgferry, or any S3 client, at it.
+		Long: `Sandbox runs an S3 object store and the image service with all its documented calls,
+and a login for tokens and temporary keys, on loopback, until it is interrupted. It
+checks signatures, and its jobs really import, copy and export: every block is checked
+before an image becomes active. It prints the settings that point imgferry, or any S3
+client, at it.
 
 Objects, images and jobs are kept in --data and survive a crash; jobs that had not
-ended go on with the next start. GET /healthz says whether either service works.
+ended go on with the next start. GET /healthz says whether either service works, and
+GET /metrics of the image service what it has done, for Prometheus.
+
+Servers, volumes and backups, which it has not got, are disk images that you name, so
+that images can be made from them too: --volume, --instance, --backup. Images can be
+shared with each --other-project (clients act for one with X-Project-Id), and copied to
+each --region-peer, whose images are seen under the host name NAME.localhost.
 
 With --imitate obs it is as strict as Huawei Cloud's store: HTTPS with a certificate
 authority of its own (its certificate is in $` + envCAFile + ` among the settings), the
@@ -129,6 +143,9 @@ machine whatever the resolver says), parts from 100 KiB, no trailing checksums.`
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Imitate = sandbox.Imitation(imitate)
+			if err := declared.fill(&cfg); err != nil {
+				return err
+			}
 			return a.runSandbox(cmd.Context(), cfg, json)
 		},
 	}
@@ -144,9 +161,75 @@ machine whatever the resolver says), parts from 100 KiB, no trailing checksums.`
 	f.StringVar(&cfg.User, "user", "", "name to log in with, of the domain "+sandbox.Domain+" (default: $"+envUser+", else "+sandbox.DefaultUser+")")
 	f.StringVar(&cfg.Password, "password", "", "password to log in with (default: $"+envPassword+", else a random one)")
 	f.StringVar(&cfg.AccessKey, "ak", "", "access key (default: $"+envAK+", else a random one)")
+	f.StringVar(&cfg.ProjectID, "project", "", `id of the project (default "`+sandbox.DefaultProjectID+`")`)
+	f.StringVar(&cfg.Region, "region", "", `name of the region (default "`+sandbox.DefaultRegion+`")`)
+	f.IntVar(&cfg.Quota, "quota", 0, "how many images a project may have (default 1000)")
+	declared.flags(f)
 	f.BoolVar(&json, "json", false, "print the settings as JSON instead of shell exports")
 	f.StringVar(&cfg.SecretKey, "sk", "", "secret key (default: $"+envSK+", else a random one)")
 	return cmd
+}
+
+// sandboxResources are the flags that name what a sandbox has not got by itself.
+type sandboxResources struct {
+	volumes, instances, backups []string
+	regions, projects           []string
+	keys, vaults                []string
+}
+
+func (d *sandboxResources) flags(f *pflag.FlagSet) {
+	f.StringArrayVar(&d.volumes, "volume", nil, "`ID=FILE`: a disk image that is a volume; may be repeated")
+	f.StringArrayVar(&d.instances, "instance", nil, "`ID=FILE[,FILE...]`: disk images, or ids of volumes, that are a server's disks, the system disk first; may be repeated")
+	f.StringArrayVar(&d.backups, "backup", nil, "`ID=FILE[,FILE...]`: disk images that are a server's backup; may be repeated")
+	f.StringArrayVar(&d.regions, "region-peer", nil, "`NAME[=PROJECT]`: another region that images can be copied to, and its project's name; may be repeated")
+	f.StringArrayVar(&d.projects, "other-project", nil, "`ID[=NAME]`: another project of the account, to share images with; may be repeated")
+	f.StringArrayVar(&d.keys, "key", nil, "`ID` of an encryption key; without any, all ids are taken; may be repeated")
+	f.StringArrayVar(&d.vaults, "vault", nil, "`ID` of a backup vault; without any, all ids are taken; may be repeated")
+}
+
+// fill checks the flags and puts what they say into cfg. The files are opened when they are needed.
+func (d *sandboxResources) fill(cfg *sandbox.Config) error {
+	cfg.Formats = all.Table()
+	cfg.OtherProjects = make(map[string]string)
+	r := &cfg.Resources
+	*r = imageservice.Resources{
+		Volumes: make(map[string]string), Instances: make(map[string][]string), Backups: make(map[string][]string),
+		Regions: make(map[string]string), Keys: d.keys, Vaults: d.vaults,
+		Open: func(ctx context.Context, name string) (formats.Image, error) {
+			return (&pipeline.Opener{Table: cfg.Formats}).Open(ctx, name, "")
+		},
+	}
+	for _, s := range d.volumes {
+		id, files, err := imageservice.ParseResource(s)
+		if err != nil || len(files) != 1 {
+			return usagef("--volume takes ID=FILE, not %q", s)
+		}
+		r.Volumes[id] = files[0]
+	}
+	for name, list := range map[string]struct {
+		given []string
+		to    map[string][]string
+	}{"instance": {d.instances, r.Instances}, "backup": {d.backups, r.Backups}} {
+		for _, s := range list.given {
+			id, files, err := imageservice.ParseResource(s)
+			if err != nil {
+				return usagef("--%s takes ID=FILE[,FILE...], not %q", name, s)
+			}
+			list.to[id] = files
+		}
+	}
+	for _, s := range d.regions {
+		name, project, _ := strings.Cut(s, "=")
+		r.Regions[name] = project
+	}
+	for _, s := range d.projects {
+		id, name, _ := strings.Cut(s, "=")
+		if err := limits.ProjectID(id); err != nil {
+			return usagef("--other-project: %v", err)
+		}
+		cfg.OtherProjects[id] = cmp.Or(name, id)
+	}
+	return nil
 }
 
 func (a *app) runSandbox(ctx context.Context, cfg sandbox.Config, json bool) (err error) {

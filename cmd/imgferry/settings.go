@@ -28,6 +28,7 @@ const (
 	envIAMEndpoint = "IMGFERRY_IAM_ENDPOINT"
 	envBucket      = "IMGFERRY_BUCKET"
 	envStyle       = "IMGFERRY_ADDRESSING_STYLE"
+	envSignature   = "IMGFERRY_SIGNATURE"
 	envProxy       = "IMGFERRY_PROXY"
 	envCAFile      = "IMGFERRY_CA_FILE"
 	envUser        = "IMGFERRY_USER"
@@ -54,6 +55,7 @@ var settings = []setting{
 	{profile.IMSEndpoint, envIMSEndpoint, "image service's URL; default from the region", func(c *cloud) *string { return &c.imsEndpoint }},
 	{profile.IAMEndpoint, envIAMEndpoint, "identity service's URL, for login; default from the region", func(c *cloud) *string { return &c.iamEndpoint }},
 	{profile.AddressingStyle, envStyle, "where the bucket's name goes in requests: auto, path or virtual-host", func(c *cloud) *string { return &c.style }},
+	{profile.Signature, envSignature, "how requests to the store are signed: v4, or v2 for one that refuses that", func(c *cloud) *string { return &c.signature }},
 	{profile.Proxy, envProxy, "proxy's URL, or none; default from HTTPS_PROXY and its like", func(c *cloud) *string { return &c.proxy }},
 	{profile.CAFile, envCAFile, "PEM file of certificates to trust besides the system's", func(c *cloud) *string { return &c.caFile }},
 	{profile.User, envUser, "user's name, for login", func(c *cloud) *string { return &c.user }},
@@ -78,7 +80,7 @@ func settingNamed(name string) setting {
 
 // storeFlags adds what reaching the object store takes.
 func (c *cloud) storeFlags(cmd *cobra.Command) {
-	c.flags(cmd, profile.Bucket, profile.OBSEndpoint, profile.AddressingStyle)
+	c.flags(cmd, profile.Bucket, profile.OBSEndpoint, profile.AddressingStyle, profile.Signature)
 	c.accessFlags(cmd)
 }
 
@@ -308,6 +310,10 @@ func (c *cloud) loadLogin() error {
 		return nil
 	}
 	l, err := c.file.Login(c.profile)
+	if c.loginAnew && errors.Is(err, profile.ErrFile) {
+		c.warnf("%v: this login replaces it", err)
+		return nil
+	}
 	if l == nil || err != nil {
 		return err
 	}

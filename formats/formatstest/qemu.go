@@ -217,7 +217,7 @@ func (q QEMU) SameMap(t testing.TB, path string) {
 		want = append(want, e)
 	}
 	for _, e := range Extents(t, q.Open(t, path)) {
-		e.Compressed, e.File = false, "" // QEMU's offsets tell
+		e.Compressed, e.Unit, e.File = false, 0, "" // QEMU's offsets tell
 		got = append(got, e)
 	}
 	if got, want = merge(got), merge(want); !slices.Equal(got, want) {

@@ -226,7 +226,7 @@ func (s suite) extents(t *testing.T) {
 			t.Fatalf("run of %d bytes at %d of %d, expected one at %d", e.Length, e.Offset, s.c.Size, pos)
 		}
 		pos += e.Length
-		if (e.Zero || e.Compressed) && e.HostOffset != -1 || e.Zero && e.Compressed || e.HostOffset < -1 || e.Absent && !e.Zero {
+		if (e.Zero || e.Compressed) && e.HostOffset != -1 || e.Zero && e.Compressed || e.HostOffset < -1 || e.Unit < 0 || e.Unit > 0 && !e.Compressed || e.Absent && !e.Zero {
 			t.Errorf("contradiction: %+v", e)
 		}
 		// Long runs are looked at in their first and last MiB.

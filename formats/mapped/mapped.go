@@ -68,6 +68,8 @@ type Config struct {
 	Reader *Reader
 	Size   int64 // virtual size, bytes
 	Table  Table
+	// Unit is how many bytes of an Encoded run are decoded at once, as formats.Extent has it.
+	Unit int64
 	// Files are the other files that Data runs lie in, read by siblings of Reader. The image owns
 	// them.
 	Files []File
@@ -249,7 +251,7 @@ func (m *image) extent(off int64, r Run) formats.Extent {
 			e.File = m.Files[r.File-1].Name
 		}
 	case Encoded:
-		e.Compressed = true
+		e.Compressed, e.Unit = true, m.Unit
 	default:
 		e.Zero = true
 	}

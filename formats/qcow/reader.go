@@ -64,7 +64,7 @@ func open(ctx context.Context, src formats.Source, res formats.Resolver) (format
 	t := &table{file: mapped.NewReader(ctx, name, src), fileSize: src.Size(), header: f.header, l1: l1}
 	t.l2 = mapped.NewCache(int(min(l2CacheBytes/t.l2Bytes(), l2CacheEntries)), t.loadL2)
 	t.decoded = mapped.NewCache(int(min(decodedCacheBytes/t.cluster(), decodedCacheEntries)), t.loadDecoded)
-	return mapped.New(mapped.Config{Reader: t.file, Size: int64(t.size), Table: t, Below: below, BelowName: f.backing}), nil
+	return mapped.New(mapped.Config{Reader: t.file, Size: int64(t.size), Table: t, Unit: t.cluster(), Below: below, BelowName: f.backing}), nil
 }
 
 // openBacking returns the disk below, or nil if there is none.

@@ -118,7 +118,7 @@ func (f *firstCluster) open(ctx context.Context, src formats.Source, res formats
 	m.file = mapped.NewReader(ctx, name, src)
 	m.l2 = mapped.NewCache(int(min(l2CacheBytes/m.sliceSize(), l2CacheEntries)), m.loadSlice)
 	m.decoded = mapped.NewCache(int(min(decodedCacheBytes/m.clusterSize(), decodedCacheEntries)), m.loadDecoded)
-	c := mapped.Config{Reader: m.file, Size: int64(m.size), Table: m, Below: others.below, BelowName: f.backing, Holes: true}
+	c := mapped.Config{Reader: m.file, Size: int64(m.size), Table: m, Unit: m.clusterSize(), Below: others.below, BelowName: f.backing, Holes: true}
 	if others.data != nil {
 		c.Files = []mapped.File{{Name: f.dataFile, Reader: m.file.Sibling(others.data)}}
 		m.dataSize, m.dataIndex = others.data.Size(), 1

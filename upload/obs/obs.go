@@ -22,6 +22,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/encrypt"
 
 	"imgferry/upload"
 )
@@ -52,6 +53,11 @@ type Config struct {
 	// them ever appears in an error.
 	AccessKey, SecretKey, SecurityToken string
 	Style                               Style
+	// SignatureV2 signs as version 2 of the S3 API does, for stores that refuse version 4.
+	SignatureV2 bool
+	// Encryption is what the store is asked to encrypt new objects with; the zero value asks for
+	// nothing.
+	Encryption Encryption
 	// Transport makes the connections. Nil: NewTransport(0).
 	Transport http.RoundTripper
 	// UserAgent, "name/version", is added to the one of the client library.
@@ -62,9 +68,14 @@ type Config struct {
 type Bucket struct {
 	core *minio.Core
 	name string
+	sse  encrypt.ServerSide // nil: none
 }
 
-var _ upload.Bucket = (*Bucket)(nil)
+var (
+	_ upload.Bucket  = (*Bucket)(nil)
+	_ upload.Copier  = (*Bucket)(nil)
+	_ upload.Creator = (*Bucket)(nil)
+)
 
 // maxCopy is the largest object or range that one request may copy: 5 GiB in the S3 API.
 const maxCopy = 5 << 30
@@ -89,7 +100,11 @@ func New(c Config) (*Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bucket{core: core, name: c.Bucket}, nil
+	sse, err := c.Encryption.serverSide()
+	if err != nil {
+		return nil, err
+	}
+	return &Bucket{core: core, name: c.Bucket, sse: sse}, nil
 }
 
 // Buckets lists the names of the account's buckets. It is one attempt; c.Bucket is not used.
@@ -125,12 +140,16 @@ func connect(c Config) (*minio.Core, error) {
 	if transport == nil {
 		transport = NewTransport(0)
 	}
+	w := &wire{base: transport, accessKey: c.AccessKey, secretKey: c.SecretKey, token: c.SecurityToken, region: c.Region}
+	if c.SignatureV2 {
+		w.v2Host = hostName(host)
+	}
 	core, err := minio.NewCore(host, &minio.Options{
 		Creds:        credentials.NewStatic("", "", "", credentials.SignatureAnonymous), // wire signs
 		Secure:       secure,
 		Region:       c.Region,
 		BucketLookup: lookup(c.Style, host),
-		Transport:    &wire{transport, c.AccessKey, c.SecretKey, c.SecurityToken, c.Region},
+		Transport:    w,
 		MaxRetries:   1, // upload.Retry does it, by its own classes and with a budget
 	})
 	if err != nil {
@@ -171,11 +190,7 @@ func lookup(style Style, host string) minio.BucketLookupType {
 	case VirtualHost:
 		return minio.BucketLookupDNS
 	}
-	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
-	name = strings.ToLower(strings.Trim(name, "[]"))
+	name := strings.ToLower(hostName(host))
 	switch {
 	case strings.HasPrefix(name, "obs."), strings.Contains(name, ".myhuaweicloud."):
 		return minio.BucketLookupDNS
@@ -185,10 +200,18 @@ func lookup(style Style, host string) minio.BucketLookupType {
 	return minio.BucketLookupAuto
 }
 
+// hostName is HOST[:PORT] without the port, as url.URL.Hostname has it.
+func hostName(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return strings.Trim(host, "[]")
+}
+
 // Begin starts a multipart upload.
 func (b *Bucket) Begin(ctx context.Context, key string, meta upload.Metadata) (string, error) {
 	ctx, seen := observe(ctx)
-	id, err := b.core.NewMultipartUpload(ctx, b.name, key, minio.PutObjectOptions{UserMetadata: meta})
+	id, err := b.core.NewMultipartUpload(ctx, b.name, key, minio.PutObjectOptions{UserMetadata: meta, ServerSideEncryption: b.sse})
 	if err == nil && id == "" {
 		err = errNoReply
 	}
@@ -263,6 +286,16 @@ func (b *Bucket) Uploads(ctx context.Context, prefix string) ([]upload.Unfinishe
 
 // Complete makes the object.
 func (b *Bucket) Complete(ctx context.Context, key, uploadID string, parts []upload.StoredPart) (string, error) {
+	return b.complete(ctx, key, uploadID, parts)
+}
+
+// CompleteNew makes the object if there is none of that key, as far as the store knows the condition
+// (If-None-Match); others ignore it or refuse the request.
+func (b *Bucket) CompleteNew(ctx context.Context, key, uploadID string, parts []upload.StoredPart) (string, error) {
+	return b.complete(withHeader(ctx, "If-None-Match", "*"), key, uploadID, parts)
+}
+
+func (b *Bucket) complete(ctx context.Context, key, uploadID string, parts []upload.StoredPart) (string, error) {
 	ctx, seen := observe(ctx)
 	list := make([]minio.CompletePart, len(parts))
 	for i, p := range parts {
@@ -306,7 +339,8 @@ func (b *Bucket) Put(ctx context.Context, key string, body io.ReadSeeker, size i
 	reader := lend(body)
 	defer reader.takeBack()
 	info, err := b.core.PutObject(ctx, b.name, key, reader, size, base64MD5(sum), "", minio.PutObjectOptions{
-		UserMetadata: meta,
+		UserMetadata:         meta,
+		ServerSideEncryption: b.sse,
 	})
 	if err == nil && info.ETag == "" {
 		err = errNoReply
@@ -315,8 +349,9 @@ func (b *Bucket) Put(ctx context.Context, key string, body io.ReadSeeker, size i
 }
 
 // Get returns length bytes of an object from offset on. Both must lie inside the object; the
-// reader's errors are those of the connection.
-func (b *Bucket) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+// reader's errors are those of the connection. It fails with upload.ErrReplaced where the object has
+// another ETag than ifMatch; "" is not compared.
+func (b *Bucket) Get(ctx context.Context, key string, offset, length int64, ifMatch string) (io.ReadCloser, error) {
 	const op = "read the object"
 	ctx, seen := observe(ctx)
 	var opts minio.GetObjectOptions
@@ -326,13 +361,21 @@ func (b *Bucket) Get(ctx context.Context, key string, offset, length int64) (io.
 	if err := opts.SetRange(offset, offset+length-1); err != nil {
 		return nil, b.wrap(op, key, seen, err)
 	}
-	body, info, _, err := b.core.GetObject(ctx, b.name, key, opts)
+	if ifMatch != "" {
+		opts.Set("If-Match", `"`+ifMatch+`"`)
+	}
+	body, info, header, err := b.core.GetObject(ctx, b.name, key, opts)
 	if err != nil {
 		return nil, b.wrap(op, key, seen, err)
 	}
-	if seen.status != http.StatusPartialContent || info.Size != length {
+	if ifMatch != "" && info.ETag != ifMatch { // a store that does not look at If-Match
 		body.Close()
-		return nil, b.wrap(op, key, seen, fmt.Errorf("the store sent %d bytes with status %d instead of a range of %d", info.Size, seen.status, length))
+		return nil, &upload.Error{Op: op, Bucket: b.name, Key: key, Status: seen.status, Class: upload.ErrReplaced}
+	}
+	span, got := fmt.Sprintf("bytes %d-%d/", offset, offset+length-1), header.Get("Content-Range")
+	if seen.status != http.StatusPartialContent || info.Size != length || !strings.HasPrefix(got, span) {
+		body.Close()
+		return nil, b.wrap(op, key, seen, fmt.Errorf("the store sent %d bytes (%q) with status %d instead of a range of %d", info.Size, got, seen.status, length))
 	}
 	return body, nil
 }
@@ -359,7 +402,7 @@ func (b *Bucket) SetMetadata(ctx context.Context, o upload.Object, meta upload.M
 	}
 	ctx, seen := observe(ctx)
 	_, err := b.core.Client.CopyObject(ctx,
-		minio.CopyDestOptions{Bucket: b.name, Object: key, ReplaceMetadata: true, UserMetadata: meta, ContentType: contentType},
+		minio.CopyDestOptions{Bucket: b.name, Object: key, ReplaceMetadata: true, UserMetadata: meta, ContentType: contentType, Encryption: b.sse},
 		minio.CopySrcOptions{Bucket: b.name, Object: key, MatchETag: o.ETag})
 	return b.wrap(op, key, seen, err)
 }
@@ -386,31 +429,30 @@ func (b *Bucket) copyParts(ctx context.Context, o upload.Object, meta upload.Met
 	}()
 	var parts []upload.StoredPart
 	for offset := int64(0); offset < o.Size; offset += copyRange {
-		part, err := b.copyPart(ctx, o, id, len(parts)+1, offset, min(copyRange, o.Size-offset))
+		length := min(copyRange, o.Size-offset)
+		etag, err := b.CopyPart(ctx, key, id, len(parts)+1, o, offset, length)
 		if err != nil {
 			return err
 		}
-		parts = append(parts, part)
+		parts = append(parts, upload.StoredPart{Number: len(parts) + 1, Size: length, ETag: etag})
 	}
 	_, err = b.Complete(ctx, key, id, parts)
 	return err
 }
 
-func (b *Bucket) copyPart(ctx context.Context, o upload.Object, id string, number int, offset, length int64) (upload.StoredPart, error) {
+// CopyPart makes a part of length bytes of an object of the same bucket, from offset on. An ETag of ""
+// in from is not compared.
+func (b *Bucket) CopyPart(ctx context.Context, key, uploadID string, number int, from upload.Object, offset, length int64) (string, error) {
 	ctx, seen := observe(ctx)
-	key := o.Key
 	var onlyIf map[string]string
-	if o.ETag != "" {
-		onlyIf = map[string]string{"x-amz-copy-source-if-match": o.ETag}
+	if from.ETag != "" {
+		onlyIf = map[string]string{"x-amz-copy-source-if-match": from.ETag}
 	}
-	part, err := b.core.CopyObjectPart(ctx, b.name, key, b.name, key, id, number, offset, length, onlyIf)
+	part, err := b.core.CopyObjectPart(ctx, b.name, from.Key, b.name, key, uploadID, number, offset, length, onlyIf)
 	if err == nil && part.ETag == "" {
-		err = errNoReply // a status of 200 whose body is an error has no ETag
+		err = errNoReply
 	}
-	if err != nil {
-		return upload.StoredPart{}, b.wrap(fmt.Sprintf("copy part %d", number), key, seen, err)
-	}
-	return upload.StoredPart{Number: number, Size: length, ETag: unquote(part.ETag)}, nil
+	return unquote(part.ETag), b.wrapUpload(fmt.Sprintf("copy part %d", number), key, seen, err)
 }
 
 // CheckBucket reports whether the bucket exists and may be used: upload.ErrNoBucket or

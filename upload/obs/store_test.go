@@ -175,7 +175,7 @@ var places = map[string]func(*testing.T) place{
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := b.Get(t.Context(), key, 0, object.Size)
+			r, err := b.Get(t.Context(), key, 0, object.Size, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -225,7 +225,7 @@ func TestStore(t *testing.T) {
 			if err != nil || object.Size != int64(len(data)) || len(object.Metadata) != 2 || object.Metadata["digest"] != "new" {
 				t.Errorf("%+v, %v", object, err)
 			}
-			r, err := b.Get(ctx, key, 70_000, 1000)
+			r, err := b.Get(ctx, key, 70_000, 1000, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -234,7 +234,7 @@ func TestStore(t *testing.T) {
 			if err != nil || !bytes.Equal(got, data[70_000:71_000]) {
 				t.Errorf("range of %d bytes, %v", len(got), err)
 			}
-			if _, err := b.Get(ctx, key, int64(len(data)), 1); err == nil {
+			if _, err := b.Get(ctx, key, int64(len(data)), 1, ""); err == nil {
 				t.Error("a range past the end was read")
 			}
 			if err := errors.Join(b.Remove(ctx, key), b.Remove(ctx, key)); err != nil {
@@ -531,7 +531,7 @@ func BenchmarkSend(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	plan, err := upload.PlanRaw(size)
+	plan, err := upload.PlanRaw(size, 0)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package obs
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -94,12 +95,33 @@ func observe(ctx context.Context) (context.Context, *seen) {
 type wire struct {
 	base                                http.RoundTripper
 	accessKey, secretKey, token, region string
+	v2Host                              string // the endpoint's host, to sign as version 2; "": version 4
+}
+
+type headerKey struct{}
+
+// withHeader returns a context whose requests have one more header: minio-go has no option for it.
+func withHeader(ctx context.Context, name, value string) context.Context {
+	return context.WithValue(ctx, headerKey{}, [2]string{name, value})
+}
+
+func (w *wire) sign(r *http.Request) *http.Request {
+	if h, ok := r.Context().Value(headerKey{}).([2]string); ok {
+		r.Header.Set(h[0], h[1])
+	}
+	if w.v2Host != "" {
+		if w.token != "" {
+			r.Header.Set("X-Amz-Security-Token", w.token) // among what is signed
+		}
+		return signer.SignV2(*r, w.accessKey, w.secretKey, r.URL.Hostname() != w.v2Host)
+	}
+	r.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")
+	return signer.SignV4(*r, w.accessKey, w.secretKey, w.token, w.region)
 }
 
 func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	r.Header.Set("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")
-	resp, err := w.base.RoundTrip(signer.SignV4(*r, w.accessKey, w.secretKey, w.token, w.region))
+	resp, err := w.base.RoundTrip(w.sign(r))
 	if s, ok := r.Context().Value(seenKey{}).(*seen); ok && resp != nil {
 		*s = seen{
 			status:     resp.StatusCode,
@@ -111,7 +133,34 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		// Everything but an object's content is read whole by minio-go.
 		resp.Body = &cappedBody{ReadCloser: resp.Body, left: maxAnswer}
 	}
+	if resp != nil && resp.StatusCode == http.StatusOK && r.Header.Get("X-Amz-Copy-Source") != "" {
+		if err := errorInside(resp); err != nil {
+			return nil, err
+		}
+	}
 	return resp, err
+}
+
+// maxCopyAnswer is how much of the answer to a copy is looked at, in bytes: it is a few hundred long,
+// after the spaces by which a store keeps the connection alive meanwhile.
+const maxCopyAnswer = 1 << 20
+
+// errorInside makes an answer of 200 whose body is an error one of 500: a store answers a copy before it
+// has ended, and minio-go does not look. Its code says what it is.
+func errorInside(resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxCopyAnswer))
+	resp.Body.Close()
+	if err != nil {
+		return err
+	}
+	switch {
+	case bytes.Contains(body, []byte("<Error>")):
+		resp.StatusCode = http.StatusInternalServerError
+	case !bytes.Contains(body, []byte("ETag>")):
+		return errNoReply // whoever answered made no copy
+	}
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return nil
 }
 
 // maxAnswer is the longest answer that is read, in bytes: a page of a thousand uploads with keys of

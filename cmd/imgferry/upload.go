@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"imgferry/formats"
+	"imgferry/pipeline"
+)
+
+type uploadCommand struct {
+	*app
+	cloud   cloud
+	push    pipeline.Push
+	source  sourceFlags
+	sandbox sandboxFlags
+	sending sendFlags
+	asIs    bool
+	out     *output
+}
+
+func (a *app) uploadCommand() *cobra.Command {
+	c := &uploadCommand{app: a, cloud: cloud{app: a}}
+	cmd := &cobra.Command{
+		Use:   "upload SRC s3://BUCKET/KEY",
+		Short: "Send a disk image to a bucket, converted on the way",
+		Long: `Upload converts the disk image while it sends it in parallel parts, as push does, and
+ends when the object is whole. No image is registered. A key that ends in / is
+completed with the file's name.
+
+With -O raw the disk's zeros are not sent: the store copies them from an object of
+zeros that is kept under imgferry-zeros/ (imgferry uploads --clean removes it). With
+--as-is the file's own bytes are sent, whatever they are.
+
+An interrupted upload keeps what was sent; the same command goes on from there, with
+a journal of what was done ($XDG_STATE_HOME/imgferry/uploads) without encoding it
+again.`,
+		Example: `  imgferry upload disk.qcow2 s3://my-images/disk.zvhd2
+  imgferry upload --sandbox -O raw disk.vmdk s3://images/raw/`,
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: fileThenNothing,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.run(cmd.Context(), args[0], args[1])
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&c.push.Format, "output-format", "O", pipeline.ZVHD2, "target format: zvhd2 or raw")
+	f.BoolVar(&c.asIs, "as-is", false, "send the file's own bytes, without conversion")
+	c.sending.add(cmd, &c.push)
+	c.source.flags(cmd)
+	c.source.own = &c.cloud
+	c.sandbox.add(cmd)
+	c.out = a.outputFlags(cmd)
+	c.cloud.storeFlags(cmd)
+	_ = cmd.RegisterFlagCompletionFunc("output-format", anyOf(pipeline.ZVHD2, pipeline.Raw))
+	a.completeBuckets(cmd, &c.cloud, &c.sandbox)
+	return cmd
+}
+
+// fileThenNothing completes the first argument with files.
+func fileThenNothing(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (c *uploadCommand) run(ctx context.Context, path, to string) error {
+	if err := c.complete(path, to); err != nil {
+		return err
+	}
+	limitMemory(c.push.Memory + pushMemory)
+	img, err := c.source.open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer img.Close()
+	path = publicName(path)
+	c.push.Disk = c.sending.open(img, &c.source)
+	if c.push.Format == pipeline.Raw {
+		if err := notNested(img, "Use -O zvhd2, which can't be taken for anything else."); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	stop, err := c.sandbox.start(ctx, c.app, &c.cloud)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	bucket, err := c.cloud.store()
+	if err != nil {
+		return err
+	}
+	c.push.Bucket = bucket
+	c.sending.places(c.app, &c.push, &c.cloud, &c.sandbox)
+	start := time.Now()
+	stopWatch := c.watch(func() snapshot { return snapshotOf(&c.push) })
+	r, err := c.push.Upload(ctx)
+	stopWatch()
+	if err != nil {
+		if errors.As(err, new(*formats.Error)) || errors.Is(err, pipeline.ErrChanged) {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+		return c.sending.advise(err, &c.cloud, &c.sandbox)
+	}
+	return c.out.emit(r, func(w io.Writer) error {
+		c.say("%s from a disk of %s to %s/%s in %.1f s", sentSummary(r), humanize.IBytes(uint64(r.VirtualSize)), r.Bucket, r.Key, time.Since(start).Seconds())
+		_, err := fmt.Fprintf(w, "s3://%s/%s\n", r.Bucket, r.Key)
+		return err
+	})
+}
+
+// complete fills in what follows from flags alone, and refuses what makes no sense.
+func (c *uploadCommand) complete(path, to string) error {
+	p := &c.push
+	if strings.HasSuffix(to, "/") {
+		base := filepath.Base(path)
+		if !c.asIs {
+			base = strings.TrimSuffix(base, filepath.Ext(base)) + "." + p.Format
+		}
+		to += base
+	}
+	var ok bool
+	if c.cloud.bucket, p.Key, ok = parseS3(to); !ok {
+		return usagef("the target must be s3://BUCKET/KEY, not %q", to)
+	}
+	switch {
+	case c.asIs:
+		if c.source.format != "" && c.source.format != "raw" || c.source.opener.Snapshot != "" {
+			return usagef("--as-is sends the file as it is: leave --source-format and --snapshot out")
+		}
+		p.Format, c.source.format = pipeline.AsIs, "raw"
+	case p.Format != pipeline.ZVHD2 && p.Format != pipeline.Raw:
+		return usagef("-O takes zvhd2 or raw, not %q", p.Format)
+	}
+	return c.sending.apply(c.app, p, &c.cloud)
+}

@@ -1,0 +1,57 @@
+package pipeline
+
+import (
+	"slices"
+
+	"imgferry/formats/zvhd2"
+)
+
+// effort is the levels in the order of the work that they take.
+var effort = [...]zvhd2.Level{zvhd2.LevelFastest, zvhd2.LevelDefault, zvhd2.LevelBetter, zvhd2.LevelBest}
+
+const (
+	// steadyParts is how many parts begin with the first level, whatever is measured: by the first
+	// three a later run without the journal knows the upload for its own.
+	steadyParts = 4
+	// patientParts is for how many parts in a row the same end must be the slower one.
+	patientParts = 3
+)
+
+// autoLevel chooses how hard to compress by which end waits for the other. Where parts wait to be sent,
+// the encoder has time to try harder, so that there is less to send; where senders wait for parts, it
+// should hurry.
+type autoLevel struct {
+	harder, easier int // parts in a row that began with the link, or the encoder, behind
+}
+
+// loaded is what the choice is made by: see upload.PartWriter.
+type loaded interface {
+	Load() (full, free, all int)
+	Number() int
+}
+
+// next returns the level for the part that begins now, after one of level now.
+func (a *autoLevel) next(now zvhd2.Level, parts loaded) zvhd2.Level {
+	full, free, all := parts.Load()
+	switch {
+	case full > all/2 || free == 0:
+		a.harder, a.easier = a.harder+1, 0
+	case full == 0 && free > all/2:
+		a.harder, a.easier = 0, a.easier+1
+	default:
+		a.harder, a.easier = 0, 0
+	}
+	i := slices.Index(effort[:], now)
+	switch {
+	case parts.Number() <= steadyParts:
+		return now
+	case a.harder >= patientParts && i < len(effort)-1:
+		i++
+	case a.easier >= patientParts && i > 0:
+		i--
+	default:
+		return now
+	}
+	a.harder, a.easier = 0, 0
+	return effort[i]
+}

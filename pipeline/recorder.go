@@ -1,0 +1,277 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"sync/atomic"
+
+	"imgferry/bitmap"
+	"imgferry/convert"
+	"imgferry/formats"
+	"imgferry/formats/hwstream"
+	"imgferry/formats/zvhd2"
+	"imgferry/upload"
+)
+
+// recorder is the engine's target of a push: a ZVHD2 writer into parts, which tells the journal what they
+// are made of. Parts that the journal knows and the store has are not made again: their blocks are
+// neither read nor encoded, and the writer only learns how long their chunks are.
+type recorder struct {
+	img    formats.Image
+	parts  *upload.PartWriter
+	out    switched // between writer and parts
+	writer *zvhd2.Writer
+	// encoders make chunks, by level.
+	encoders [zvhd2.LevelBest + 1]*zvhd2.Writer
+	level    atomic.Uint32 // for blocks from now on
+	part     zvhd2.Level   // of the part under way
+	auto     *autoLevel    // nil: the level stays
+	known    []upload.JournalPart
+	first    []byte // the chunk of the first known block; nil: none
+	sum      *convert.Summer
+}
+
+// trailer is what Encode appends to a chunk: the SHA-256 of the block, and the level.
+const trailer = 32 + 1
+
+func newRecorder(img formats.Image, size int64, level zvhd2.Level, parts *upload.PartWriter, known []upload.JournalPart) (*recorder, error) {
+	r := &recorder{img: img, parts: parts, known: known, sum: convert.NewSummer(), part: level}
+	r.out.w = parts
+	r.level.Store(uint32(level))
+	var err error
+	if r.writer, err = zvhd2.NewWriter(&r.out, zvhd2.Options{OrigSize: size, Level: level}); err != nil {
+		return nil, err
+	}
+	for l := range r.encoders {
+		if r.encoders[l], err = zvhd2.NewWriter(io.Discard, zvhd2.Options{OrigSize: size, Level: zvhd2.Level(l)}); err != nil {
+			return nil, err
+		}
+	}
+	if len(known) > 0 && known[0].Number == 1 {
+		// The header depends on the first block, so that one is made again. It proves the journal, too.
+		err = r.makeFirst(known[0])
+	}
+	return r, err
+}
+
+func (r *recorder) makeFirst(p upload.JournalPart) error {
+	chunk, sum, err := r.encode(p.Chunks[0].Block, zvhd2.Level(p.Level))
+	if err != nil {
+		return err
+	}
+	if sum != p.Chunks[0].Sum || int64(len(chunk)) != p.Chunks[0].Length {
+		return fmt.Errorf("%w: block %d is another one", upload.ErrJournal, p.Chunks[0].Block)
+	}
+	r.first = chunk
+	return nil
+}
+
+// encode reads and encodes one block.
+func (r *recorder) encode(index int64, level zvhd2.Level) (chunk []byte, sum [32]byte, err error) {
+	block := make([]byte, convert.BlockSize)
+	off := index * convert.BlockSize
+	n := min(convert.BlockSize, r.img.Size()-off)
+	if n <= 0 || level > zvhd2.LevelBest {
+		return nil, sum, fmt.Errorf("%w: there is no block %d of level %d", upload.ErrJournal, index, level)
+	}
+	if err := formats.ReadFull(r.img, block[:n], off); err != nil {
+		return nil, sum, fmt.Errorf("reading the disk at %d: %w", off, err)
+	}
+	chunk, err = r.encoders[level].Encode(nil, index, block)
+	return chunk, convert.SumBlock(block), err
+}
+
+// BlockSize returns the unit of the engine in bytes.
+func (r *recorder) BlockSize() int { return zvhd2.BlockSize }
+
+// MaxEncodedSize returns the most bytes that Encode appends.
+func (r *recorder) MaxEncodedSize() int { return zvhd2.ChunkBound + trailer }
+
+// Encode appends the block's chunk, its hash and its level. Safe for concurrent use.
+func (r *recorder) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
+	level := r.level.Load()
+	dst, err := r.encoders[level].Encode(dst, index, block)
+	if err != nil {
+		return dst, err
+	}
+	sum := convert.SumBlock(block)
+	return append(append(dst, sum[:]...), byte(level)), nil
+}
+
+// WriteBlock takes what Encode made, ascending.
+func (r *recorder) WriteBlock(index int64, encoded []byte) error {
+	if err := r.replay(index); err != nil {
+		return err
+	}
+	n := len(encoded) - trailer
+	chunk, sum, level := encoded[:n], [32]byte(encoded[n:]), zvhd2.Level(encoded[len(encoded)-1])
+	if r.parts.AtStart() {
+		if r.auto != nil {
+			r.level.Store(uint32(r.auto.next(r.part, r.parts)))
+		}
+		r.part = zvhd2.Level(r.level.Load())
+	}
+	if level != r.part {
+		// It was encoded before the level changed, or for the next part: parts have one level.
+		var err error
+		if chunk, sum, err = r.encode(index, r.part); err != nil {
+			return err
+		}
+	}
+	r.parts.Note(upload.Chunk{Block: index, Length: int64(len(chunk)), Sum: sum}, uint8(r.part))
+	r.sum.Add(index, sum)
+	return r.writer.WriteBlock(index, chunk)
+}
+
+// Close writes what follows the last block.
+func (r *recorder) Close() error {
+	if err := r.replay(bitmap.Blocks(r.img.Size())); err != nil {
+		return err
+	}
+	r.parts.Note(upload.Chunk{Block: upload.Tail}, uint8(r.part))
+	return r.writer.Close()
+}
+
+// replay tells the writer of the known parts before block.
+func (r *recorder) replay(block int64) error {
+	for len(r.known) > 0 && r.known[0].Chunks[0].Block < block {
+		if err := r.replayPart(r.known[0]); err != nil {
+			return err
+		}
+		r.known = r.known[1:]
+	}
+	return nil
+}
+
+func (r *recorder) replayPart(p upload.JournalPart) error {
+	if err := r.parts.Known(p); err != nil {
+		return err
+	}
+	r.out.off = true
+	defer func() { r.out.off = false }()
+	start := r.writer.Written()
+	for _, c := range p.Chunks {
+		chunk := r.first
+		if start > 0 || r.writer.Written() > 0 {
+			chunk = blank(c)
+		}
+		if err := r.writer.WriteBlock(c.Block, chunk); err != nil {
+			return fmt.Errorf("%w: %w", upload.ErrJournal, err)
+		}
+		r.sum.Add(c.Block, c.Sum)
+	}
+	if n := r.writer.Written() - start; n != p.Size {
+		return fmt.Errorf("%w: part %d has %d bytes, not %d", upload.ErrJournal, p.Number, n, p.Size)
+	}
+	return nil
+}
+
+// blank is a chunk of the right length for the right block. Its payload, which nobody reads, is zeros.
+func blank(c upload.Chunk) []byte {
+	b := hwstream.AppendHead(make([]byte, 0, c.Length), uint32(c.Block), 0)
+	b = append(b, make([]byte, c.Length-hwstream.HeadSize-int64(len(hwstream.Postfix)))...)
+	return hwstream.Seal(b, 0)
+}
+
+// switched is a writer that can be turned off.
+type switched struct {
+	w   io.Writer
+	off bool
+}
+
+// Write writes p, or takes it for written.
+func (s *switched) Write(p []byte) (int, error) {
+	if s.off {
+		return len(p), nil
+	}
+	return s.w.Write(p)
+}
+
+// replayable returns the parts of an upload that need not be made again: those of whole chunks of a disk
+// of so many blocks, one behind the other. The part with the file's end is not among them. nil where
+// they contradict each other.
+func replayable(parts []upload.JournalPart, blocks int64) []upload.JournalPart {
+	var out []upload.JournalPart
+	next := int64(0)
+	for _, p := range parts {
+		sum := int64(0)
+		if p.Number == 1 {
+			sum = hwstream.Page // the header
+		}
+		for _, c := range p.Chunks {
+			if c.Block != upload.Tail && (c.Block < next || c.Block >= blocks || c.Length%hwstream.Page != 0 || c.Length > zvhd2.ChunkBound) {
+				return nil
+			}
+			sum += c.Length
+			next = c.Block + 1
+		}
+		if n := len(p.Chunks); n > 0 && p.Chunks[n-1].Block != upload.Tail && sum == p.Size {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// blockRange is blocks from first to before end.
+type blockRange struct{ first, end int64 }
+
+// covered returns the blocks that the parts were made from, and the zeros between neighbours.
+func covered(parts []upload.JournalPart) []blockRange {
+	var out []blockRange
+	for i, p := range parts {
+		r := blockRange{p.Chunks[0].Block, p.Chunks[len(p.Chunks)-1].Block + 1}
+		switch {
+		case p.Number == 1:
+			r.first = 0
+		case i > 0 && parts[i-1].Number == p.Number-1:
+			out[len(out)-1].end = r.end
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// without is an image whose extents are zero in some ranges of blocks: the engine leaves them out.
+type without struct {
+	formats.Image
+	hidden []blockRange
+}
+
+// Extents yields the image's, cut at the ranges.
+func (w without) Extents(ctx context.Context) iter.Seq2[formats.Extent, error] {
+	return func(yield func(formats.Extent, error) bool) {
+		hidden := w.hidden
+		for x, err := range w.Image.Extents(ctx) {
+			if err != nil {
+				yield(x, err)
+				return
+			}
+			for x.Length > 0 {
+				for len(hidden) > 0 && hidden[0].end*convert.BlockSize <= x.Offset {
+					hidden = hidden[1:]
+				}
+				piece, zero := x.Length, false
+				if len(hidden) > 0 {
+					first, end := hidden[0].first*convert.BlockSize, hidden[0].end*convert.BlockSize
+					if zero = x.Offset >= first; zero {
+						piece = min(piece, end-x.Offset)
+					} else {
+						piece = min(piece, first-x.Offset)
+					}
+				}
+				one := x
+				one.Length, one.Zero = piece, x.Zero || zero
+				if !yield(one, nil) {
+					return
+				}
+				x.Offset, x.Length = x.Offset+piece, x.Length-piece
+				if x.HostOffset >= 0 {
+					x.HostOffset += piece
+				}
+			}
+		}
+	}
+}
