@@ -79,7 +79,10 @@ func run(from string, size int64, pairs int, dir string) error {
 	if err := rivals(dir, disk, spreadDisk, program, pairs); err != nil {
 		return err
 	}
-	return readers(dir, spreadDisk, program, pairs)
+	if err := readers(dir, spreadDisk, program, pairs); err != nil {
+		return err
+	}
+	return uploads(dir, disk, spreadDisk, program, pairs)
 }
 
 // printPairs prints the speeds of A and B over n bytes, their CPU seconds, and how many times as fast
