@@ -25,6 +25,9 @@ import (
 // the same state of the machine, and that many rounds run without a break.
 const benchBytes = 2 << 20
 
+// systemFiles is a folder of what disks are full of: programs, libraries, data.
+const systemFiles = "/usr"
+
 // BenchmarkDecode compares decoders of raw deflate on one core, each in turn over the same blocks:
 // this package, klauspost/compress, the standard library, and C zlib if there is a C compiler. It
 // reports the MB/s of each one's best round, and as x the median of its speed relative to klauspost's
@@ -34,7 +37,7 @@ func BenchmarkDecode(b *testing.B) {
 		name string
 		data []byte
 	}{
-		{"files", goFiles(b, "")}, {"text", goFiles(b, ".go")}, {"random", random(benchBytes)},
+		{"files", sample(b, systemFiles, "")}, {"text", sample(b, goroot(b), ".go")}, {"random", random(benchBytes)},
 	}
 	zlib := buildZlib(b)
 	for _, c := range contents {
@@ -160,33 +163,56 @@ func runZlib(b *testing.B, program string, size int, blocks [][]byte) func() tim
 	}
 }
 
-// goFiles returns benchBytes of the Go installation's files whose names end so: executables,
-// sources, archives. It takes pieces of 64 KiB, evenly spread over all of them.
-func goFiles(b *testing.B, suffix string) []byte {
-	root, err := exec.Command("go", "env", "GOROOT").Output()
+// goroot is where Go's own sources are.
+func goroot(b *testing.B) string {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
 		b.Fatal(err)
 	}
-	var all []byte
-	err = filepath.WalkDir(string(bytes.TrimSpace(root)), func(path string, d fs.DirEntry, err error) error {
+	return string(bytes.TrimSpace(out))
+}
+
+// sample returns benchBytes of the regular files below root whose names end in suffix, in pieces from
+// all over them.
+func sample(b *testing.B, root, suffix string) []byte {
+	type file struct {
+		path       string
+		start, end int64 // in all of them, one behind the other
+	}
+	var all []file
+	var total int64
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() || !strings.HasSuffix(path, suffix) {
-			return err
+			return nil // what can't be read is left out
 		}
-		p, err := os.ReadFile(path)
-		all = append(all, p...)
-		return err
+		if st, err := d.Info(); err == nil {
+			all = append(all, file{path, total, total + st.Size()})
+			total += st.Size()
+		}
+		return nil
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
 	const piece = 64 << 10
-	step := len(all) / (benchBytes / piece)
+	step := total / (benchBytes / piece)
 	if step < piece {
-		b.Skipf("only %d bytes of %q files", len(all), suffix)
+		b.Skipf("only %d bytes of %q files in %s", total, suffix, root)
 	}
 	var p []byte
-	for i := range benchBytes / piece {
-		p = append(p, all[i*step:][:piece]...)
+	for want := int64(0); len(p) < benchBytes; want += step {
+		i := slices.IndexFunc(all, func(f file) bool { return f.end > want })
+		if i < 0 {
+			b.Skipf("too little of %s can be read", root)
+		}
+		for end := min(benchBytes, len(p)+piece); len(p) < end && i < len(all); i++ {
+			content, err := os.ReadFile(all[i].path)
+			if err != nil {
+				continue
+			}
+			content = content[min(int(max(0, want-all[i].start)), len(content)):]
+			p = append(p, content[:min(len(content), end-len(p))]...)
+		}
 	}
 	return p
 }

@@ -72,7 +72,7 @@ var masks = func() (m [64]uint64) {
 
 // extra returns the value plus the extra bits, with saved the stream from the entry's code on.
 func (e entry) extra(saved uint64) uint {
-	return uint(e>>16) + uint(saved&masks[e&63]>>(e>>8&63))
+	return uint(saved&masks[e&63]>>(e>>8&63)) + uint(e>>16)
 }
 
 // inSubtable returns the index of the entry that a subtable entry leads to, with buf the stream after
