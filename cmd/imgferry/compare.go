@@ -51,10 +51,15 @@ Exit codes, as of qemu-img compare:
 	c.out = a.outputFlags(cmd)
 	f := cmd.Flags()
 	c.a.chainFlags(cmd)
+	c.a.unpackFlags(cmd)
+	c.a.remoteFlags(cmd)
+	c.b.own = &c.a.cloud
 	f.StringVarP(&c.a.format, "a-format", "f", "", "format of A; default by content")
 	f.StringVarP(&c.b.format, "b-format", "F", "", "format of B; default by content")
 	f.StringVar(&c.a.opener.Snapshot, "a-snapshot", "", "read this internal snapshot of A")
 	f.StringVar(&c.b.opener.Snapshot, "b-snapshot", "", "read this internal snapshot of B")
+	f.StringVar(&c.a.opener.Disk, "a-disk", "", "which `DISK` of A, an OVA or OVF with several: its number, file name or id")
+	f.StringVar(&c.b.opener.Disk, "b-disk", "", "which `DISK` of B")
 	f.BoolVarP(&c.strict, "strict", "s", false, "disks of different sizes differ")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "print nothing but errors: the exit code says it")
 	f.IntVar(&c.workers, "workers", 0, "threads that read (default: one per CPU)")
@@ -75,6 +80,7 @@ func (c *compareCommand) run(ctx context.Context, nameA, nameB string) error {
 		return usagef("--workers takes 1 or more, or 0 for one per CPU")
 	}
 	c.b.opener.Allow, c.b.opener.BackingFormat = c.a.opener.Allow, c.a.opener.BackingFormat
+	c.b.maxUnpacked, c.b.maxSpill = c.a.maxUnpacked, c.a.maxSpill
 	a, err := c.a.open(ctx, nameA)
 	if err != nil {
 		return &coded{err, compareOpenFailed}
@@ -85,6 +91,7 @@ func (c *compareCommand) run(ctx context.Context, nameA, nameB string) error {
 		return &coded{err, compareOpenFailed}
 	}
 	defer b.Close()
+	nameA, nameB = publicName(nameA), publicName(nameB)
 	r := comparison{SizeA: a.Size(), SizeB: b.Size()}
 	differs := c.strict && r.SizeA != r.SizeB
 	if !differs {

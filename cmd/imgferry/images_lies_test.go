@@ -15,6 +15,7 @@ import (
 type lie struct {
 	format, name string
 	image        lying
+	beside       lying    // the file "beside" in the same directory, if there is one
 	args         []string // for every command
 }
 

@@ -56,24 +56,32 @@ func TestLies(t *testing.T) {
 	top := lyingFolder(t)
 	at := func(name string) string { return filepath.Join(top, name) }
 	t.Setenv("GOMEMLIMIT", "off")
-	good := at("good.zvhd2")
 	source := (&world{t: t, dir: t.TempDir()}).disk(4)
-	if _, err := runOnLie(t, "convert", source, good, "-O", "zvhd2"); err != nil {
-		t.Fatal(err)
+	converted := func(format string) lying {
+		good := at("good." + format)
+		if _, err := runOnLie(t, "convert", source, good, "-O", format); err != nil {
+			t.Fatal(err)
+		}
+		p, err := os.ReadFile(good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
 	}
-	zvhd2, err := os.ReadFile(good)
-	if err != nil {
-		t.Fatal(err)
-	}
-	this := at("lies/this")
+	this, beside := at("lies/this"), at("lies/beside")
 	out := at("out")
 	var lines []string
-	for _, l := range lies(at("canary"), zvhd2) {
+	for _, l := range append(lies(at("canary"), converted("zvhd2")), variantLies(at("canary"), converted("zvhd"))...) {
 		if strings.Contains(l.name, "a pipe") && runtime.GOOS == "windows" {
 			continue
 		}
 		if err := os.WriteFile(this, l.image, 0o666); err != nil {
 			t.Fatal(err)
+		}
+		if l.beside != nil {
+			if err := os.WriteFile(beside, l.beside, 0o666); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for _, command := range [][]string{
 			{"info", this}, {"map", this}, {"check", this}, {"compare", this, at("zeros.raw")}, {"digest", this},
@@ -94,6 +102,7 @@ func TestLies(t *testing.T) {
 			}
 			os.RemoveAll(at("box"))
 		}
+		os.Remove(beside)
 	}
 	left, err := os.ReadDir(at("lies"))
 	if err != nil || len(left) > 8 {

@@ -318,7 +318,12 @@ func (c *checker) claim(u *usage, off, n int64, what string, args ...any) {
 // stream walks the markers, and compares their number with the tables'.
 func (c *checker) stream(dir directory) error {
 	var grains int64
-	err := walkMarkers(c.ctx, c.src, c.header, func(int64, marker) error { grains++; return nil })
+	err := walkMarkers(c.ctx, c.src, c.header, func(_ int64, m marker) error {
+		if m.isGrain() {
+			grains++
+		}
+		return nil
+	})
 	if err != nil {
 		return c.report(err)
 	}

@@ -275,6 +275,9 @@ type marker struct {
 	typ   markerType
 }
 
+// isGrain says that the marker is a grain's.
+func (m marker) isGrain() bool { return m.size > 0 }
+
 // parseMarker reads a marker from the first markerLen bytes of p, or the grain's part of it from
 // grainMarkerLen.
 func parseMarker(p []byte) marker {

@@ -63,7 +63,7 @@ func (h *head) open(ctx context.Context, src formats.Source, res formats.Resolve
 	c.Reader = mapped.NewReader(ctx, name, src)
 	if s != nil {
 		s.file = c.Reader
-		c.Size, c.Table = s.length, s
+		c.Size, c.Table, c.Unit = s.length, s, h.header.grainBytes()
 	} else {
 		c.Size, c.Table, c.Files, c.Holes = d.size(), d, d.attach(c.Reader), true
 	}

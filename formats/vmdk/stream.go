@@ -42,8 +42,9 @@ func (w *window) at(off, n int64, what string) ([]byte, error) {
 	return w.buf[off-w.off:][:n], nil
 }
 
-// walkMarkers calls visit for the marker of each grain of a stream, in order of the file. It fails
-// unless the stream is whole: the end-of-stream marker ends the file.
+// walkMarkers calls visit for each marker of a stream but the last, those of grains and others, in order of
+// the file. What belongs to the marker lies in the file. It fails unless the stream is whole: the
+// end-of-stream marker ends the file.
 func walkMarkers(ctx context.Context, src formats.Source, h header, visit func(at int64, m marker) error) error {
 	w := newWindow(ctx, src)
 	at := int64(max(h.overHead, 1)) * sectorSize
@@ -58,11 +59,8 @@ func walkMarkers(ctx context.Context, src formats.Source, h header, visit func(a
 		m := parseMarker(p)
 		var length int64 // of the marker and what follows it
 		switch {
-		case m.size > 0:
+		case m.isGrain():
 			if err := h.checkGrainMarker(m, at, src.Size()); err != nil {
-				return err
-			}
-			if err := visit(at, m); err != nil {
 				return err
 			}
 			length = grainMarkerLen + int64(m.size)
@@ -77,6 +75,9 @@ func walkMarkers(ctx context.Context, src formats.Source, h header, visit func(a
 			return formats.Corrupt(name, at, "the %d sectors behind a marker reach past the end of the file", m.value)
 		default:
 			length = sectorSize + int64(m.value)*sectorSize
+		}
+		if err := visit(at, m); err != nil {
+			return err
 		}
 		at += roundUp(length)
 	}
@@ -104,6 +105,9 @@ func rebuildDirectory(ctx context.Context, src formats.Source, h header) (direct
 	dir := directory{header: &h}
 	numbers := map[int64]int{} // of the tables in dir.rebuilt, from 1, by their place in the directory
 	err := walkMarkers(ctx, src, h, func(at int64, m marker) error {
+		if !m.isGrain() {
+			return nil
+		}
 		i := int64(m.value / h.grainSectors)
 		index, inTable := i/int64(h.gtesPerGT), i%int64(h.gtesPerGT)
 		k := numbers[index]
@@ -127,7 +131,12 @@ func rebuildDirectory(ctx context.Context, src formats.Source, h header) (direct
 	}
 	dir.entries = make([]byte, h.tables()*entryBytes)
 	for index, k := range numbers {
-		binary.LittleEndian.PutUint32(dir.entries[index*entryBytes:], uint32(k))
+		dir.setRebuilt(index, k)
 	}
 	return dir, nil
+}
+
+// setRebuilt makes table k of dir.rebuilt, counted from 1, that of entry i.
+func (d directory) setRebuilt(i int64, k int) {
+	binary.LittleEndian.PutUint32(d.entries[i*entryBytes:], uint32(k))
 }
