@@ -103,7 +103,7 @@ func classify(err error) (code int, hint string) {
 	case errors.Is(err, pipeline.ErrExists):
 		return exitExists, "Use --overwrite to replace it, or --key for another name."
 	case errors.Is(err, formats.ErrCorrupt):
-		return exitCorrupt, "Fetch the file again, or look into it with the program that made it (qemu-img check)."
+		return exitCorrupt, "Fetch the file again, or look into it with the program that made it."
 	case errors.As(err, &image) && errors.Is(image, formats.ErrNotAllowed) && !slices.Contains(refKinds, image.Format):
 		// Not the policy on names refused it, but the format itself.
 		return exitUnsupported, "Such a name is never followed: give the image the name of a file (qemu-img rebase -u)."

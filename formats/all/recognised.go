@@ -36,8 +36,8 @@ var recognised = []kind{
 	{"zstd", "zstd files", unpackFirst, []mark{{0, "\x28\xb5\x2f\xfd"}}},
 	// bzip2 has no specification: "BZh", the level, and the first block's mark (the digits of pi).
 	{"bz2", "bzip2 files", unpackFirst, bzip2Marks()},
-	// POSIX.1-2017, pax: ustar header; GNU tar has blanks for the version. An OVA is one.
-	{"tar", "tar and OVA archives", unpackFirst, []mark{{257, "ustar\x0000"}, {257, "ustar  \x00"}}},
+	// POSIX.1-2017, pax: ustar header; GNU tar has blanks for the version. (An OVA is one, and is opened before.)
+	{"tar", "tar archives", unpackFirst, []mark{{257, "ustar\x0000"}, {257, "ustar  \x00"}}},
 	// 7zFormat.txt of the 7-Zip sources.
 	{"7z", "7-Zip archives", unpackFirst, []mark{{0, "7z\xbc\xaf\x27\x1c"}}},
 	// PKWARE APPNOTE.TXT, 4.3.7: a local file header.
@@ -54,7 +54,7 @@ func bzip2Marks() []mark {
 
 // format is the entry for k in the table.
 func (k kind) format() formats.Format {
-	refusal := formats.Unsupported(k.name, -1, "%s are not readable yet: %s, or say --source-format raw if it really is a raw disk", k.what, k.fix)
+	refusal := formats.Unsupported(k.name, -1, "%s are not read here: %s, or say --source-format raw if it really is a raw disk", k.what, k.fix)
 	return formats.Format{
 		Name:  k.name,
 		Probe: k.probe,
