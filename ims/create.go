@@ -13,7 +13,11 @@ func (c *Client) QuickImport(ctx context.Context, r QuickImportRequest) (jobID s
 // CreateImage starts an ordinary import, or the making of an image from a server or a volume (reference,
 // 5.1.3), and returns the id of its job.
 func (c *Client) CreateImage(ctx context.Context, r CreateImageRequest) (jobID string, err error) {
-	return c.start(ctx, call{op: "start the import", method: http.MethodPost, path: "/v2/cloudimages/action"}, r)
+	op := "start the import"
+	if r.ImageURL == "" {
+		op = "start the image of a server or a volume"
+	}
+	return c.start(ctx, call{op: op, method: http.MethodPost, path: "/v2/cloudimages/action"}, r)
 }
 
 // CreateDataImage starts the ordinary import of a data disk (reference, 5.1.5) and returns the id of its

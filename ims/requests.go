@@ -74,7 +74,7 @@ func (r CreateImageRequest) Check() error {
 	if alone {
 		return r.checkDataImages(false)
 	}
-	checks := []error{limits.Name(r.Name), limits.Description(r.Description), checkRAM(r.MinRAM, r.MaxRAM), checkTags(r.Tags, r.ImageTags)}
+	checks := []error{limits.Name(r.Name), limits.Description(r.Description), limits.Memory(r.MinRAM, r.MaxRAM), checkTags(r.Tags, r.ImageTags)}
 	switch {
 	case r.ImageURL != "":
 		checks = append(checks, r.checkFile())
@@ -177,7 +177,7 @@ func (r WholeImageRequest) Check() error {
 			source = &limits.Error{Code: limits.RequestFormat, Field: "backup_id", Finding: "both a server and a backup are named", Advice: "name one"}
 		}
 	}
-	return firstOf(limits.Name(r.Name), limits.Description(r.Description), source, checkRAM(r.MinRAM, r.MaxRAM), checkTags(r.Tags, r.ImageTags))
+	return firstOf(limits.Name(r.Name), limits.Description(r.Description), source, limits.Memory(r.MinRAM, r.MaxRAM), checkTags(r.Tags, r.ImageTags))
 }
 
 // MetadataRequest asks for an image without a file, which Register or an upload gives it later (reference,
@@ -216,7 +216,7 @@ func (r MetadataRequest) Check() error {
 		}
 	}
 	return firstOf(nameErr, limits.Description(r.Description), osErr, limits.DiskFormat(r.DiskFormat),
-		diskErr, checkRAM(r.MinRAM, 0))
+		diskErr, limits.Memory(r.MinRAM, 0))
 }
 
 // registerRequest names the object of an image whose metadata is there (reference, 5.1.7).
@@ -360,15 +360,6 @@ func checkImages(ids []string) error {
 		}
 	}
 	return nil
-}
-
-// checkRAM checks the least and the greatest memory of an image, in MB; 0 is no limit.
-func checkRAM(least, most int) error {
-	if most > 0 && least > most {
-		return &limits.Error{Code: limits.DiskSize, Field: "max_ram", Finding: fmt.Sprintf("the least memory is %d MB and the greatest %d MB", least, most),
-			Advice: "use a least one that is not greater"}
-	}
-	return firstOf(limits.RAM("min_ram", least), limits.RAM("max_ram", most))
 }
 
 // checkKey checks the id of an encryption key, or "" for none.

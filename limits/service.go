@@ -1,6 +1,7 @@
 package limits
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -72,6 +73,14 @@ func RAM(field string, mb int) error {
 		return &Error{DiskSize, field, fmt.Sprintf("%s is %d MB", field, mb), "use 0 to " + strconv.Itoa(MaxRAM)}
 	}
 	return nil
+}
+
+// Memory checks min_ram and max_ram together, in MB; a greatest one of 0 is no limit.
+func Memory(least, most int) error {
+	if most > 0 && least > most {
+		return &Error{DiskSize, "max_ram", fmt.Sprintf("the least memory is %d MB and the greatest %d MB", least, most), "use a least one that is not greater"}
+	}
+	return cmp.Or(RAM("min_ram", least), RAM("max_ram", most))
 }
 
 // NativeName checks an image's name in native calls, which may be empty and longer.

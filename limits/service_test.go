@@ -51,3 +51,17 @@ func TestTexts(t *testing.T) {
 		t.Error("a code that isn't there has a text")
 	}
 }
+
+func TestMemory(t *testing.T) {
+	for _, m := range [][2]int{{0, 0}, {512, 0}, {512, 512}, {0, 1}} {
+		if err := limits.Memory(m[0], m[1]); err != nil {
+			t.Errorf("%v: %v", m, err)
+		}
+	}
+	for _, m := range [][2]int{{2, 1}, {-1, 0}, {0, -1}, {limits.MaxRAM + 1, 0}} {
+		var broken *limits.Error
+		if err := limits.Memory(m[0], m[1]); !errors.As(err, &broken) || broken.Code != limits.DiskSize {
+			t.Errorf("%v: %v", m, err)
+		}
+	}
+}

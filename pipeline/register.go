@@ -345,6 +345,11 @@ func (p *Push) adopt(ctx context.Context, r *Report, note *intent, m ims.Image) 
 		return p.finish(ctx, r)
 	}
 	p.Notice(fmt.Sprintf("image %s of this name and content is under way (%s)", m.ID, m.Status))
+	if m.Status == ims.StatusQueued {
+		// Nothing that the service documents tells an import that waits its turn from metadata that nobody
+		// fills any more.
+		p.Notice("if it stays queued, a push --via register was ended before it gave the image its file: the same push --via register goes on with it, and so does --new-image with another")
+	}
 	if p.NoWait {
 		return nil
 	}

@@ -35,7 +35,7 @@ func (a *app) imagesCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.imagesListCommand(), a.imagesShowCommand(), a.imagesDeleteCommand(), a.imagesCreateMetadataCommand(), a.imagesRegisterCommand(),
-		a.imagesImportCommand(), a.imagesExportCommand(), a.imagesUpdateCommand(), a.imagesTagCommand(), a.imagesShareCommand(), a.imagesUnshareCommand(),
+		a.imagesImportCommand(), a.imagesCreateCommand(), a.imagesExportCommand(), a.imagesUpdateCommand(), a.imagesTagCommand(), a.imagesShareCommand(), a.imagesUnshareCommand(),
 		a.imagesAcceptCommand(), a.imagesRejectCommand(), a.imagesCopyCommand())
 	return cmd
 }

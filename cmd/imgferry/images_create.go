@@ -46,6 +46,26 @@ type properties struct {
 	minDisk, minRAM, maxRAM                                    int
 }
 
+// flags adds those that every new image has.
+func (p *properties) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&p.name, "name", "", "the image's name")
+	f.StringVar(&p.osVersion, "os-version", "", "operating system, as the service spells it (imgferry os-versions)")
+	f.IntVar(&p.minRAM, "min-memory", 0, "least memory of a server, in MiB")
+	f.StringVar(&p.description, "description", "", "up to 1024 characters")
+	f.StringArrayVar(&p.tags, "tag", nil, "KEY=VALUE, once for each tag")
+}
+
+// jobFlags adds those of images that a job makes.
+func (p *properties) jobFlags(cmd *cobra.Command, types ...string) {
+	p.flags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&p.kind, "type", limits.TypeECS, strings.Join(types[:len(types)-1], ", ")+" or "+types[len(types)-1])
+	f.IntVar(&p.maxRAM, "max-memory", 0, "greatest memory of a server, in MiB; 0: no limit")
+	f.StringVar(&p.enterprise, "enterprise-project", "", "enterprise project that the image belongs to")
+	_ = cmd.RegisterFlagCompletionFunc("type", anyOf(types...))
+}
+
 func (a *app) imagesCreateMetadataCommand() *cobra.Command {
 	c := a.imagesBase()
 	var p properties
@@ -59,14 +79,10 @@ register from an object, or by an upload with another client. It prints the imag
 		Example: "  imgferry images create-metadata --name web --os-version \"Ubuntu 22.04 server 64bit\" --min-disk 40",
 		Args:    cobra.NoArgs,
 	}
+	p.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&p.name, "name", "", "the image's name")
-	f.StringVar(&p.osVersion, "os-version", "", "operating system, as the service spells it (imgferry os-versions)")
 	f.StringVar(&format, "disk-format", "zvhd2", "format of the file to come")
 	f.IntVar(&p.minDisk, "min-disk", 0, "smallest system disk in GiB, 1 to 1024 (default: the service's)")
-	f.IntVar(&p.minRAM, "min-memory", 0, "least memory of a server, in MiB")
-	f.StringVar(&p.description, "description", "", "up to 1024 characters")
-	f.StringArrayVar(&p.tags, "tag", nil, "KEY=VALUE, once for each tag")
 	f.BoolVar(&protected, "protected", false, "the image can't be deleted until that is changed")
 	c.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -96,7 +112,7 @@ register from an object, or by an upload with another client. It prints the imag
 func (a *app) imagesRegisterCommand() *cobra.Command {
 	c := a.jobBase()
 	cmd := &cobra.Command{
-		Use:   "register ID [BUCKET:]KEY",
+		Use:   "register ID|NAME [BUCKET:]KEY",
 		Short: "Give an image made by create-metadata its file",
 		Long: `Register makes an object in the store the file of an image that create-metadata made,
 waits until the image is usable and prints its id. The object may be of any format that
@@ -106,7 +122,7 @@ the service knows, up to 128 GB.`,
 	}
 	c.flags(cmd)
 	c.cloud.flags(cmd, profile.Bucket)
-	c.completeImages(cmd, 1, false)
+	c.completeImages(cmd, 1, true)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
 		return c.run(ctx, func(client *ims.Client, r *started) (string, error) {
@@ -114,8 +130,12 @@ the service knows, up to 128 GB.`,
 			if err != nil {
 				return "", err
 			}
-			r.ImageID = args[0]
-			return client.Register(ctx, args[0], url)
+			image, err := c.findImage(ctx, client, args[0])
+			if err != nil {
+				return "", err
+			}
+			r.ImageID = image.ID
+			return client.Register(ctx, image.ID, url)
 		}, imageOf)
 	}
 	return cmd
@@ -123,69 +143,3 @@ the service knows, up to 128 GB.`,
 
 // imageOf is the answer of a job that makes an image.
 func imageOf(w io.Writer, r started) error { return printLine(w, cmp.Or(r.ImageID, r.JobID)) }
-
-func (a *app) imagesImportCommand() *cobra.Command {
-	c := a.jobBase()
-	var p properties
-	var configure bool
-	cmd := &cobra.Command{
-		Use:   "import [BUCKET:]KEY",
-		Short: "Make an image from an object in the store",
-		Long: `Import makes an image from an object that is in the store already, by the service's
-ordinary import: VHD, VMDK, QCOW2, RAW, VHDX, QED, VDI, QCOW, ZVHD, ZVHD2 or ISO, up to
-128 GB. It waits until the image is usable and prints its id.
-
-Larger objects, and disks on this machine, are the business of push.`,
-		Example: `  imgferry images import my-images:web.qcow2 --name web --os-version "Ubuntu 22.04 server 64bit" --min-disk 40
-  imgferry images import data.vmdk --bucket my-images --name data --type DataImage --min-disk 100
-  imgferry images import my-images:install.iso --name setup --type IsoImage --os-version "CentOS 7.6 64bit"`,
-		Args: cobra.ExactArgs(1),
-	}
-	f := cmd.Flags()
-	f.StringVar(&p.name, "name", "", "the image's name")
-	f.StringVar(&p.kind, "type", limits.TypeECS, "ECS, BMS, DataImage or IsoImage")
-	f.StringVar(&p.osVersion, "os-version", "", "operating system, as the service spells it (imgferry os-versions)")
-	f.StringVar(&p.osType, "os-type", "", "Linux or Windows")
-	f.IntVar(&p.minDisk, "min-disk", 40, "smallest disk in GiB, from 40")
-	f.IntVar(&p.minRAM, "min-memory", 0, "least memory of a server, in MiB")
-	f.IntVar(&p.maxRAM, "max-memory", 0, "greatest memory of a server, in MiB; 0: no limit")
-	f.StringVar(&p.arch, "arch", "", "x86 or arm")
-	f.StringVar(&p.firmware, "firmware", "", "bios or uefi (default: the service's choice)")
-	f.StringVar(&p.description, "description", "", "up to 1024 characters")
-	f.StringArrayVar(&p.tags, "tag", nil, "KEY=VALUE, once for each tag")
-	f.StringVar(&p.cmk, "cmk-id", "", "encrypt the image with this key of the key service")
-	f.StringVar(&p.enterprise, "enterprise-project", "", "enterprise project that the image belongs to")
-	f.BoolVar(&configure, "configure", false, "let the service prepare the system: drivers, network, cloud-init")
-	_ = cmd.RegisterFlagCompletionFunc("type", anyOf(limits.TypeECS, limits.TypeBMS, limits.TypeData, limits.TypeISO))
-	c.flags(cmd)
-	c.cloud.flags(cmd, profile.Bucket)
-	cmd.ValidArgsFunction = cobra.NoFileCompletions
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		tags, err := parseTags(p.tags)
-		if err != nil {
-			return err
-		}
-		ctx := cmd.Context()
-		return c.run(ctx, func(client *ims.Client, _ *started) (string, error) {
-			url, err := c.objectURL(args[0])
-			if err != nil {
-				return "", err
-			}
-			if p.kind == limits.TypeData {
-				if p.osVersion != "" || p.arch != "" || p.firmware != "" || configure {
-					return "", usagef("--os-version, --arch, --firmware and --configure are for system disks")
-				}
-				return client.CreateDataImage(ctx, ims.DataImageRequest{
-					Name: p.name, Description: p.description, OSType: p.osType, ImageURL: url, MinDisk: p.minDisk,
-					CMKID: p.cmk, EnterpriseProjectID: p.enterprise, ImageTags: tags,
-				})
-			}
-			return client.CreateImage(ctx, ims.CreateImageRequest{
-				Name: p.name, Description: p.description, ImageURL: url, OSVersion: p.osVersion, OSType: p.osType, MinDisk: p.minDisk,
-				MinRAM: p.minRAM, MaxRAM: p.maxRAM, Configure: configure, CMKID: p.cmk, Type: p.kind, Architecture: p.arch,
-				Firmware: p.firmware, EnterpriseProjectID: p.enterprise, ImageTags: tags,
-			})
-		}, imageOf)
-	}
-	return cmd
-}

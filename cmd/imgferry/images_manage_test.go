@@ -129,9 +129,15 @@ func TestImagesManageUsage(t *testing.T) {
 	s := newShell(t)
 	for _, args := range []string{
 		"images create-metadata", "images create-metadata --name x --tag y", "images create-metadata --name x --disk-format tar", "images create-metadata --name x --min-disk 2000",
-		"images register x", "images register a/b k", "images register " + noImage + " a:b:c d",
+		"images register x", "images register " + noImage + " a:b:c d",
 		"images import x", "images import --name x", "images import k --name x --type VM", "images import k --name x --tag y", "images import k.iso --name x --type IsoImage",
 		"images import k --name x --type DataImage --configure", "images import k --name x --min-disk 39", "images import k --name x --cmk-id a/b",
+		"images import k --name x --via air", "images import k --name x --via fast --cmk-id k", "images import k --name x --via fast --configure",
+		"images create", "images create --name x", "images create --instance i", "images create --name x --instance i --volume v", "images create --name x --volume v",
+		"images create --name x --backup b --whole", "images create --name x --instance i --whole", "images create --name x --instance i --vault v",
+		"images create --name x --backup b --os-version y", "images create --name x --instance i --type BMS", "images create --name x --volume v --type DataImage --min-memory 1",
+		"images create --name x --volume v --type IsoImage", "images create --name x --instance i --tag y", "images create y",
+		"images update x --min-memory 2 --max-memory 1",
 		"images export x", "images export x y", "images export x y --format raw", "images export x y.iso",
 		"images copy x", "images copy x y --agency a", "images copy x y --to-region r --cmk-id k",
 		"images update x", "images update x --set y", "images update x --min-memory -1", "images tag add x", "images tag remove x",
@@ -149,6 +155,7 @@ func TestImagesManageUsage(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	s.want(exitUsage, "os-versions", " ")
+	s.want(exitNotFound, "images", "register", "nothing", "k", "--bucket", "images")
 }
 
 // fakeService answers by path, for what a sandbox never says.

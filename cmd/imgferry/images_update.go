@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgferry/ims"
+	"imgferry/limits"
 )
 
 func (a *app) imagesUpdateCommand() *cobra.Command {
@@ -22,7 +23,7 @@ func (a *app) imagesUpdateCommand() *cobra.Command {
 		Short: "Change an image's name, description and other properties",
 		Long: `Update changes properties of one of the project's own images, which must be active.
 --set and --unset are for any property by the service's name, such as
-hw_vif_multiqueue_enabled, and for those of one's own.`,
+hw_vif_multiqueue_enabled or protected, and for those of one's own.`,
 		Example: `  imgferry images update web --name web-2024 --description "with the fix"
   imgferry images update web --set __support_kvm=true --unset team`,
 		Args: cobra.ExactArgs(1),
@@ -81,8 +82,8 @@ func (p *properties) changes(given func(string) bool, set, unset []string) ([]im
 	add("max-memory", ims.PatchAdd, "max_ram", strconv.Itoa(p.maxRAM))
 	add("firmware", ims.PatchAdd, "hw_firmware_type", p.firmware)
 	add("enterprise-project", ims.PatchAdd, "enterprise_project_id", p.enterprise)
-	if p.minRAM < 0 || p.maxRAM < 0 {
-		return nil, usagef("--min-memory and --max-memory take positive numbers")
+	if err := limits.Memory(p.minRAM, p.maxRAM); err != nil {
+		return nil, err
 	}
 	for _, s := range set {
 		property, value, ok := strings.Cut(s, "=")

@@ -135,7 +135,11 @@ it made, if it made one. Exit code 8: the job failed.`,
 		}
 		defer stop()
 		job, err := c.wait(cmd.Context(), client, args[0])
-		if err != nil {
+		var told *advised
+		switch {
+		case errors.Is(err, ims.ErrNotFound) && errors.As(err, &told):
+			return told.error // there is nothing to wait for again
+		case err != nil:
 			return err
 		}
 		err = c.out.emit(jobReportOf(job), func(w io.Writer) error {

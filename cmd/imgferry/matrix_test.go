@@ -124,7 +124,7 @@ func isList(query string) func(*cell, *http.Request) bool {
 			kind = "tag"
 		case q.Has("name"):
 			kind = "name"
-		case q.Has("__imagetype"):
+		case q.Has("owner"):
 			kind = "own"
 		}
 		return kind == query
@@ -228,8 +228,66 @@ func matrixCommands() []command {
 		{"login", login, func(c *cell) []string { return []string{"login", "--password-stdin"} }},
 		{"completion of --bucket", []call{{name: "GET buckets", missing: "NoSuchBucket", match: func(_ *cell, r *http.Request) bool { return r.Method == "GET" && r.URL.Path == "/" }}},
 			func(c *cell) []string { return []string{"__complete", "push"} }},
+		{"push --via import", []call{serviceCall("POST", "/v2/cloudimages/action")}, push("--via", "import")},
+		{"push --via register", []call{serviceCall("POST", "/v2/images"), serviceCall("PUT", "/upload")}, push("--via", "register")},
+		{"images import", []call{serviceCall("POST", "/v2/cloudimages/action"), {name: "GET job", service: true, match: isJob}}, func(c *cell) []string {
+			image(c)
+			return []string{"images", "import", c.ready(), "--name", c.key, "--os-version", "CentOS 7.6 64bit"}
+		}},
+		{"images import, fast", []call{serviceCall("POST", "/quickimport/action")}, func(c *cell) []string {
+			image(c)
+			return []string{"images", "import", c.ready(), "--via", "fast", "--name", c.key, "--os-version", "CentOS 7.6 64bit"}
+		}},
+		{"images create", []call{serviceCall("POST", "/v2/cloudimages/action")}, func(c *cell) []string {
+			return []string{"images", "create", "--name", c.key, "--instance", "i"}
+		}},
+		{"images create --backup", []call{serviceCall("POST", "/wholeimages/action")}, func(c *cell) []string {
+			return []string{"images", "create", "--name", c.key, "--backup", "b"}
+		}},
+		{"images create-metadata", []call{serviceCall("POST", "/v2/images")}, func(c *cell) []string { return []string{"images", "create-metadata", "--name", c.key} }},
+		{"images register", []call{serviceCall("PUT", "/upload")}, func(c *cell) []string {
+			m, err := c.w.images.CreateMetadata(c.w.t.Context(), ims.MetadataRequest{Name: c.key, OSVersion: "CentOS 7.6 64bit"})
+			if err != nil {
+				c.w.t.Error(err)
+			}
+			image(c)
+			return []string{"images", "register", m.ID, c.ready()}
+		}},
+		{"images export", []call{byID, serviceCall("POST", "/file")}, func(c *cell) []string {
+			return []string{"images", "export", image(c), c.w.box.Bucket() + ":" + c.key + ".qcow2"}
+		}},
+		{"images copy", []call{serviceCall("POST", "/copy")}, func(c *cell) []string { return []string{"images", "copy", image(c), c.key} }},
+		{"images update", []call{serviceCall("PATCH", "")}, func(c *cell) []string { return []string{"images", "update", image(c), "--description", "x"} }},
+		{"images tag add", []call{serviceCall("POST", "/action"), serviceCall("GET", "/tags")}, func(c *cell) []string { return []string{"images", "tag", "add", image(c), "a=b"} }},
+		{"images tag remove", []call{serviceCall("POST", "/action")}, func(c *cell) []string {
+			id := image(c)
+			if err := c.w.images.AddTags(c.w.t.Context(), id, ims.Tag{Key: "a"}); err != nil {
+				c.w.t.Error(err)
+			}
+			return []string{"images", "tag", "remove", id, "a"}
+		}},
+		{"images share", []call{serviceCall("POST", "/members")}, func(c *cell) []string { return []string{"images", "share", image(c), "--with", projectB} }},
+		{"images unshare", []call{serviceCall("DELETE", "/members")}, func(c *cell) []string { return []string{"images", "unshare", image(c), "--from", projectB} }},
+		{"images accept", []call{serviceCall("PUT", "/members")}, func(c *cell) []string { return []string{"images", "accept", image(c)} }},
+		{"quota", []call{serviceCall("GET", "/quota")}, func(c *cell) []string { return []string{"quota"} }},
+		{"os-versions", []call{serviceCall("GET", "/os_version")}, func(c *cell) []string { return []string{"os-versions", "centos 7.6"} }},
+		{"jobs show", []call{{name: "GET job", service: true, match: isJob}}, func(c *cell) []string { return []string{"jobs", "show", c.key} }},
+		{"jobs wait", []call{{name: "GET job", service: true, match: isJob}}, func(c *cell) []string { return []string{"jobs", "wait", c.key, "--wait-timeout", "10s"} }},
 	}
 }
+
+// serviceCall is the call of the image service with that method, whose path ends like that.
+func serviceCall(method, path string) call {
+	name := method + " " + path[strings.LastIndexByte(path, '/')+1:]
+	return call{name: strings.TrimSpace(name), service: true, match: func(_ *cell, r *http.Request) bool {
+		return r.Method == method && strings.HasSuffix(r.URL.Path, path)
+	}}
+}
+
+func isJob(_ *cell, r *http.Request) bool { return strings.Contains(r.URL.Path, "/job") }
+
+// ready is the object that image makes its images of.
+func (c *cell) ready() string { return c.w.box.Bucket() + ":ready.zvhd2" }
 
 // cell is one line of the table while it is found.
 type cell struct {
@@ -348,7 +406,7 @@ func (w *matrixWorld) run(ctx context.Context, args ...string) result {
 		add("--iam-endpoint", w.ims.URL)
 		add("--domain", sandbox.Domain)
 		add("--user", w.box.User())
-	case "images":
+	case "images", "quota", "os-versions", "jobs":
 		add("--ims-endpoint", w.ims.URL)
 		add("--project-id", w.box.ProjectID())
 	case "push":
@@ -447,7 +505,7 @@ func (c *cell) left(t *testing.T) string {
 var signature = regexp.MustCompile(`Signature=[0-9a-f]{6}`)
 
 // ordinary are the lines of a run that goes well.
-var ordinary = regexp.MustCompile(`^(trying again: |read [0-9]|sending parts of|import job.*( has started|: (init|running|success), )|image ID is active: sent |image ID is active, made|image ID is there|an earlier request to register )`)
+var ordinary = regexp.MustCompile(`^(trying again: |job: (init|running|success), |image ID gets its file: import job |read [0-9]|sending parts of|import job.*( has started|: (init|running|success), )|image ID is active: sent |image ID is active, made|image ID is there|an earlier request to register )`)
 
 // normal is stderr as one line, without what differs from run to run.
 func (w *matrixWorld) normal(stderr string) string {

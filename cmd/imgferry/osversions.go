@@ -56,7 +56,7 @@ of the one that is meant. Where the text may mean several, it lists them and fai
 		found, sure := ims.MatchOS(all, text)
 		switch {
 		case len(found) == 0:
-			return &coded{fmt.Errorf("the service knows no operating system like %q: imgferry os-versions lists them all", text), exitNotFound}
+			return &coded{unknownOS(text, all), exitNotFound}
 		case !sure:
 			return ambiguousOS(text, found)
 		}
@@ -67,11 +67,28 @@ of the one that is meant. Where the text may mean several, it lists them and fai
 
 // ambiguousOS says what text may mean.
 func ambiguousOS(text string, found []ims.OSVersion) error {
+	return usagef("%q may mean %d operating systems: say more of the name%s", text, len(found), osNames(found))
+}
+
+// unknownOS says that no operating system fits text, and which fit the most of its first words: the other
+// versions of what it names.
+func unknownOS(text string, all []ims.OSVersion) error {
+	for words := strings.Fields(text); len(words) > 1; {
+		words = words[:len(words)-1]
+		if near, _ := ims.MatchOS(all, strings.Join(words, " ")); len(near) > 0 {
+			return fmt.Errorf("the service knows no operating system like %q; of %s it has%s", text, strings.Join(words, " "), osNames(near))
+		}
+	}
+	return fmt.Errorf("the service knows no operating system like %q: imgferry os-versions lists them all", text)
+}
+
+// osNames are the names of systems, each on a line of its own.
+func osNames(list []ims.OSVersion) string {
 	var names strings.Builder
-	for _, v := range found {
+	for _, v := range list {
 		fmt.Fprintf(&names, "\n  %s", oneLine(v.Name))
 	}
-	return usagef("%q may mean %d operating systems: say more of the name%s", text, len(found), names.String())
+	return names.String()
 }
 
 func osReportOf(v ims.OSVersion) osReport { return osReport{v.Platform, v.Name, v.Bits, v.Type} }

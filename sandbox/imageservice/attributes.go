@@ -105,8 +105,10 @@ func (i image) data() bool { return i.Environment == "DataImage" }
 // system is what the service says of an image's operating system.
 type system struct{ version, kind, bit, platform string }
 
-// platforms are the platforms there are (reference, 5.1.1 and 9.5): the names of versions begin with them.
-var platforms = []string{"Windows", "Ubuntu", "Red Hat", "SUSE", "CentOS", "Debian", "openSUSE", "Oracle Linux", "Fedora", "CoreOS", "EulerOS", "openEuler", "NeoKylin"}
+// platforms are the platforms there are (reference, 5.1.1 and 9.5), and some that came later: the names of
+// versions begin with them.
+var platforms = []string{"Windows", "Ubuntu", "Red Hat", "SUSE", "CentOS", "Debian", "openSUSE", "Oracle Linux", "Fedora", "CoreOS", "EulerOS", "openEuler", "NeoKylin",
+	"AlmaLinux", "Rocky Linux", "Huawei Cloud EulerOS", "Kylin", "UnionTech OS"}
 
 // systemOf derives it from the version asked for.
 func systemOf(i image) system {

@@ -112,6 +112,7 @@ var examples = []example{
 	{"6.1.1", "GET", "/v2/images?__imagetype=gold&visibility=public&protected=true", "", 200, "images:array", "", false},
 	{"6.1.1", "GET", "/v2/images?owner={project}", "", 200, "images:array", "", false},
 	{"6.1.1", "GET", "/v2/images?member_status=accepted&visibility=shared&__imagetype=shared", "", 200, "images:array", "{friend}", false},
+	{"clients", "GET", "/v2/images?sort=name:asc,id:desc&limit=1", "", 200, "images.[].id:string", "", false},
 	{"6.1.2", "GET", "/v2/images/{rich}", "", 200, patchedFields, "", false},
 	{"6.1.3", "PATCH", "/v2/images/{rich}", `v2.1[{"op":"replace","path":"/name","value":"test01"}]`, 200, patchedFields + " __support_agent_list:string", "", false},
 	{"6.1.3", "PATCH", "/v2/images/{rich}", `v2.0[{"replace":"/name","value":"test01"}]`, 200, patchedFields, "", false},

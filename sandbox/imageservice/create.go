@@ -25,11 +25,8 @@ type common struct {
 // image checks the fields and returns the image that is to be made.
 func (c common) image(s *Service, r request) (*image, error) {
 	tags, err := checkTags(c.Tags, c.ImageTags)
-	if err := firstOf(limits.Name(c.Name), limits.Description(c.Description), err, limits.RAM("min_ram", c.MinRAM), limits.RAM("max_ram", c.MaxRAM)); err != nil {
+	if err := firstOf(limits.Name(c.Name), limits.Description(c.Description), err, limits.Memory(c.MinRAM, c.MaxRAM)); err != nil {
 		return nil, err
-	}
-	if c.MaxRAM > 0 && c.MaxRAM < c.MinRAM {
-		return nil, refuse(limits.DiskSize, "max_ram is below min_ram")
 	}
 	now := s.cfg.Now()
 	return &image{
@@ -79,7 +76,7 @@ func (s *Service) quickImport(r request) (int, any, error) {
 	if err := r.decode(&q); err != nil {
 		return 0, nil, err
 	}
-	if err := q.Check(); err != nil {
+	if err := firstOf(q.Check(), checkOSVersion(q.OSVersion)); err != nil {
 		return 0, nil, err
 	}
 	i, err := common{Name: q.Name, Description: q.Description, Tags: q.Tags, ImageTags: q.ImageTags, Enterprise: q.EnterpriseProjectID}.image(s, r)
@@ -176,7 +173,7 @@ func (s *Service) fromObject(r request, q createRequest) (task, error) {
 	default:
 		err = limits.OSVersion(limits.TypeData, q.OSVersion) // the service looks into the disk otherwise
 	}
-	if err := firstOf(err, limits.CheckMinDisk(st.Kind, q.MinDisk, 0)); err != nil {
+	if err := firstOf(err, checkOSVersion(q.OSVersion), limits.CheckMinDisk(st.Kind, q.MinDisk, 0)); err != nil {
 		return task{}, err
 	}
 	i.OSVersion, i.OSType, i.MinDisk = cmp.Or(q.OSVersion, defaultOSVersion), q.OSType, q.MinDisk
@@ -283,7 +280,7 @@ func (s *Service) fromVolume(r request, q createRequest) (task, error) {
 		return task{}, refuse(limits.SourceTypeWrong, "a volume makes no %s", q.Type)
 	}
 	i, err := q.image(s, r)
-	if err := firstOf(err, limits.OSVersion(limits.TypeECS, q.OSVersion)); err != nil {
+	if err := firstOf(err, limits.OSVersion(limits.TypeECS, q.OSVersion), checkOSVersion(q.OSVersion)); err != nil {
 		return task{}, err
 	}
 	i.OSVersion, i.Environment, i.Architecture, i.Firmware, i.CMK, i.Origin = q.OSVersion, environment(q.Type), q.Architecture, q.Firmware, q.CMK, "volume,"+q.Volume

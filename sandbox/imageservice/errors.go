@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 
 	"imgferry/limits"
 )
@@ -65,15 +66,21 @@ func failureOf(err error) *failure {
 	return answerWith(http.StatusInternalServerError, limits.SystemError, err.Error())
 }
 
-// errorAnswer is the body of a refusal, in both forms that the reference has (3.3 and appendix B).
-func errorAnswer(err error, requestID string) (int, any) {
+// errorAnswer is the body of a refusal of a call at path, in both forms that the reference has (3.3 and
+// appendix B). Calls of OpenStack's own get the second alone: its clients fail on texts beside the object.
+func errorAnswer(path string, err error, requestID string) (int, any) {
 	f := failureOf(err)
 	message := f.Error()
-	return f.status, map[string]any{
-		"error_code": f.code, "error_msg": message, "request_id": requestID,
-		"error": map[string]any{"code": f.code, "message": message},
+	answer := map[string]any{"error": map[string]any{"code": f.code, "message": message}}
+	if !openStack.MatchString(path) {
+		answer["error_code"], answer["error_msg"], answer["request_id"] = f.code, message, requestID
 	}
+	return f.status, answer
 }
+
+// openStack matches the paths of OpenStack's own calls (reference, chapter 6), those that are missing here
+// included.
+var openStack = regexp.MustCompile(`^/v[12](\.[0-9])?/(images|schemas|tasks|metadefs|info)(/|$)`)
 
 func capital(s string) string {
 	if s != "" && s[0] >= 'a' && s[0] <= 'z' {

@@ -61,7 +61,7 @@ func (s *Service) page(r request, size int) (page []attributes, next string, err
 	if err != nil {
 		return nil, "", err
 	}
-	if err := sortBy(found, query.Get("sort_key"), query.Get("sort_dir")); err != nil {
+	if err := sortAll(found, query); err != nil {
 		return nil, "", err
 	}
 	return pageOf(found, query, size)
@@ -258,6 +258,21 @@ func matchTime(at, condition string) bool {
 		return order != 0
 	}
 	return false
+}
+
+// sortAll sorts as a query asks: by sort_key and sort_dir, or by OpenStack's sort=KEY:DIR,KEY:DIR.
+func sortAll(found []attributes, query url.Values) error {
+	if !query.Has("sort") {
+		return sortBy(found, query.Get("sort_key"), query.Get("sort_dir"))
+	}
+	keys := strings.Split(query.Get("sort"), ",")
+	for _, word := range slices.Backward(keys) { // each keeps the order of those that count less
+		key, dir, _ := strings.Cut(word, ":")
+		if err := sortBy(found, key, dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sortBy sorts by one of the keys that the reference allows. found comes newest first, which is the

@@ -53,7 +53,7 @@ func (s *Service) patch(r request, native bool) (int, any, error) {
 				return err
 			}
 		}
-		if err := i.checkVirtualization(); err != nil {
+		if err := firstOf(i.checkVirtualization(), limits.Memory(i.MinRAM, i.MaxRAM)); err != nil {
 			return err
 		}
 		i.Updated = s.cfg.Now()
@@ -202,7 +202,7 @@ func (i *image) apply(c change, native bool) error {
 			return wrongType(c, "a string")
 		}
 		i.OSVersion = text
-		return limits.OSVersion(limits.TypeData, text)
+		return firstOf(limits.OSVersion(limits.TypeData, text), checkOSVersion(text))
 	}
 	return i.applyExtra(c, native)
 }

@@ -2,18 +2,19 @@ package imageservice
 
 import (
 	"net/http"
+	"strings"
 
 	"imgferry/limits"
 )
 
 // osVersions are the operating systems there are, by platform (reference, 9.5, table 9-1, and the example of
-// 5.1.9).
+// 5.1.9), and some that came later.
 var osVersions = []struct {
 	platform, kind string
 	versions       []string
 }{
 	{"Windows", "Windows", []string{
-		"Windows 10 64bit", "Windows Server 2019 Standard 64bit", "Windows Server 2019 Datacenter 64bit",
+		"Windows Server 2022 Standard 64bit", "Windows Server 2022 Datacenter 64bit", "Windows 10 64bit", "Windows Server 2019 Standard 64bit", "Windows Server 2019 Datacenter 64bit",
 		"Windows Server 2016 Standard 64bit", "Windows Server 2016 Datacenter 64bit",
 		"Windows Server 2012 R2 Standard 64bit", "Windows Server 2012 Essentials R2 64bit",
 		"Windows Server 2012 R2 Datacenter 64bit", "Windows Server 2012 Datacenter 64bit",
@@ -44,7 +45,7 @@ var osVersions = []struct {
 		"Red Hat Linux Enterprise 6.4 64bit", "Red Hat Linux Enterprise 6.4 32bit",
 	}},
 	{"Ubuntu", "Linux", []string{
-		"Ubuntu 19.04 server 64bit", "Ubuntu 18.04.2 server 64bit", "Ubuntu 18.04.1 server 64bit",
+		"Ubuntu 22.04 server 64bit", "Ubuntu 20.04 server 64bit", "Ubuntu 19.04 server 64bit", "Ubuntu 18.04.2 server 64bit", "Ubuntu 18.04.1 server 64bit",
 		"Ubuntu 18.04 server 64bit", "Ubuntu 16.04.6 server 64bit", "Ubuntu 16.04.5 server 64bit",
 		"Ubuntu 16.04.4 server 64bit", "Ubuntu 16.04.3 server 64bit", "Ubuntu 16.04.2 server 64bit",
 		"Ubuntu 16.04 server 64bit", "Ubuntu 14.04.5 server 64bit", "Ubuntu 14.04.4 server 64bit",
@@ -57,14 +58,14 @@ var osVersions = []struct {
 		"openSUSE 11.3 64bit",
 	}},
 	{"CentOS", "Linux", []string{
-		"CentOS 8.0 64bit", "CentOS 7.7 64bit", "CentOS 7.6 64bit", "CentOS 7.5 64bit", "CentOS 7.4 64bit",
+		"CentOS 8.0 64bit", "CentOS 7.9 64bit", "CentOS 7.7 64bit", "CentOS 7.6 64bit", "CentOS 7.5 64bit", "CentOS 7.4 64bit",
 		"CentOS 7.3 64bit", "CentOS 7.2 64bit", "CentOS 7.1 64bit", "CentOS 7.0 64bit", "CentOS 7.0 32bit",
 		"CentOS 6.10 64bit", "CentOS 6.10 32bit", "CentOS 6.9 64bit", "CentOS 6.8 64bit", "CentOS 6.7 64bit",
 		"CentOS 6.7 32bit", "CentOS 6.6 64bit", "CentOS 6.6 32bit", "CentOS 6.5 64bit", "CentOS 6.5 32bit",
 		"CentOS 6.4 64bit", "CentOS 6.4 32bit", "CentOS 6.3 64bit", "CentOS 6.3 32bit",
 	}},
 	{"Debian", "Linux", []string{
-		"Debian GNU/Linux 10.0.0 64bit", "Debian GNU/Linux 9.3.0 64bit", "Debian GNU/Linux 9.0.0 64bit",
+		"Debian GNU/Linux 12.0.0 64bit", "Debian GNU/Linux 11.1.0 64bit", "Debian GNU/Linux 10.0.0 64bit", "Debian GNU/Linux 9.3.0 64bit", "Debian GNU/Linux 9.0.0 64bit",
 		"Debian GNU/Linux 8.10.0 64bit", "Debian GNU/Linux 8.8.0 64bit", "Debian GNU/Linux 8.7.0 64bit",
 		"Debian GNU/Linux 8.6.0 64bit", "Debian GNU/Linux 8.5.0 64bit", "Debian GNU/Linux 8.4.0 64bit",
 		"Debian GNU/Linux 8.2.0 64bit", "Debian GNU/Linux 8.1.0 64bit",
@@ -77,7 +78,7 @@ var osVersions = []struct {
 		"EulerOS 2.9 64bit", "EulerOS 2.5 64bit", "EulerOS 2.3 64bit", "EulerOS 2.2 64bit", "EulerOS 2.1 64bit",
 	}},
 	{"openEuler", "Linux", []string{
-		"openEuler 20.03 64bit",
+		"openEuler 22.03 64bit", "openEuler 20.03 64bit",
 	}},
 	{"NeoKylin", "Linux", []string{
 		"NeoKylin 7.4 64bit", "NeoKylin Server release 5.0 U2 64bit",
@@ -97,6 +98,18 @@ type osVersion struct {
 type osPlatform struct {
 	Platform string      `json:"platform"`
 	Versions []osVersion `json:"version_list"`
+}
+
+// checkOSVersion refuses what the service can't take for the name of a system (IMG.0056). The list changes by
+// region and with time, and no sandbox may refuse what a cloud takes: another version of a known platform
+// passes if it is written like the names of the list.
+func checkOSVersion(name string) error {
+	known := name == "" || strings.HasPrefix(name, "Other") ||
+		systemOf(image{OSVersion: name}).platform != "Other" && (strings.HasSuffix(name, "64bit") || strings.HasSuffix(name, "32bit"))
+	if !known {
+		return refuse(limits.OSVersionInvalid, "%s is no name such as %s: see GET /v1/cloudimages/os_version", shown(name), shown(osVersions[0].versions[0]))
+	}
+	return nil
 }
 
 // listOSVersions is GET /v1/cloudimages/os_version (reference, 5.1.9). A tag keeps those that the kind of

@@ -172,10 +172,11 @@ func (t tx) end(id string, failed error, now time.Time) (gone []diskFile, err er
 		return nil, err
 	}
 	j.End = now
-	j.Status, j.Progress = ims.JobSuccess, 1
 	if failed != nil {
 		f := failureOf(failed)
-		j.Status, j.Code, j.Reason, j.Progress = ims.JobFail, string(f.code), f.Error(), min(j.Progress, 0.99)
+		j.Status, j.Code, j.Reason = ims.JobFail, string(f.code), f.Error() // its progress stays
+	} else {
+		j.Status, j.Progress = ims.JobSuccess, 1
 	}
 	if j.ImageID != "" {
 		i, ok, err := t.image(j.ImageID)

@@ -299,7 +299,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Request-Id", id)
 	status, answer, pattern, err := s.serve(w, r)
 	if err != nil {
-		status, answer = errorAnswer(err, id)
+		status, answer = errorAnswer(r.URL.Path, err, id)
 	}
 	s.counts.request(r.Method, pattern, status)
 	s.cfg.Logger.Info("request", "id", id, "method", r.Method, "path", r.URL.Path, "status", status, "error", err)

@@ -788,7 +788,8 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/v1/other/jobs/x", 400, "IMG.0067"}, {"DELETE", "/v2/images/x", 404, "IMG.0027"},
 		{"GET", "/v2/cloudimages?limit=x", 400, "IMG.0017"}, {"GET", "/v2/cloudimages?limit=-1", 400, "IMG.0017"},
 		{"GET", "/v2/cloudimages?marker=x", 400, "IMG.0027"}, {"GET", "/v2/cloudimages?sort_key=x", 400, "IMG.0017"},
-		{"GET", "/v2/cloudimages?sort_dir=x", 400, "IMG.0017"}, {"GET", "/v2/cloudimages", 200, ""},
+		{"GET", "/v2/cloudimages?sort_dir=x", 400, "IMG.0017"}, {"GET", "/v2/images?sort=name:asc,x:desc", 400, "IMG.0017"},
+		{"GET", "/v2/images?sort=name:up", 400, "IMG.0017"}, {"GET", "/v2/cloudimages", 200, ""},
 	} {
 		status, header, body := c.send(t, r.method, r.path, "")
 		if status != r.status || !strings.Contains(body, r.code) || !json.Valid([]byte(body)) || len(header.Get("X-Request-Id")) != 32 ||
