@@ -15,8 +15,8 @@ import (
 	"imgferry/formats"
 )
 
-// compareStep is how many bytes of each disk are compared at once where nothing is compressed: they
-// stay in the CPU's cache.
+// compareStep is how many bytes of each disk are compared at once, or one unit of compressed data if
+// that is more: they stay in the CPU's cache.
 const compareStep = 256 << 10
 
 // Compare finds the first byte in which two disks differ. A disk reads as zeros beyond its end. It
@@ -105,8 +105,10 @@ func (c *comparison) run(parent context.Context, workers int) error {
 
 // look compares p step by step and notes the first difference.
 func (c *comparison) look(p pair, bufA, bufB []byte) error {
-	for off := p.offset; off < p.offset+p.length; off += p.step {
-		n := min(p.step, p.offset+p.length-off)
+	end := p.offset + p.length
+	for off, n := p.offset, int64(0); off < end; off += n {
+		// Up to a multiple of the step, where units of compressed data end.
+		n = min(p.step-off%p.step, end-off)
 		x, y := bufA[:n], bufB[:n]
 		if !p.zeroA {
 			if err := readPadded(c.a, x, off); err != nil {
@@ -197,8 +199,10 @@ func (c *comparison) pairs(ctx context.Context) iter.Seq2[pair, error] {
 			}
 			// Up to the next boundary, so that whole compressed blocks are decoded once.
 			p.length = min(p.length, BlockSize-off%BlockSize)
-			if x.Compressed || y.Compressed {
-				p.step = BlockSize
+			for _, e := range []formats.Extent{x, y} {
+				if e.Compressed {
+					p.step = max(p.step, unit(e))
+				}
 			}
 			if !yield(p, nil) {
 				return

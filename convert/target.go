@@ -31,8 +31,15 @@ type Target struct {
 	// Sparse says that Options.Sparse is followed; other targets always leave out zeros.
 	Sparse bool
 
+	// Compress is what to choose, NAME=VALUE, for the target to be compressed; "" where there is no choice.
+	Compress string
+
+	// spellings are qemu-img's other words for options.
+	spellings map[string]string
 	// streams says whether a pipe can take it.
 	streams func(Settings) bool
+	// packs says whether it is compressed.
+	packs func(Settings) bool
 	// writer makes the Writer; nil: the disk is written as it is.
 	writer func(out io.Writer, size int64, s Settings) (Writer, error)
 }
@@ -58,14 +65,16 @@ func levelOption(help string) TargetOption {
 func always(Settings) bool { return true }
 func never(Settings) bool  { return false }
 
+func streamOptimized(s Settings) bool { return s["subformat"] == "streamOptimized" }
+
 // Targets returns what can be written.
 func Targets() []Target {
 	return []Target{
 		{
-			Name: "raw", About: "the disk byte for byte; zeros become holes", Extension: ".raw", Sparse: true, streams: always,
+			Name: "raw", About: "the disk byte for byte; zeros become holes", Extension: ".raw", Sparse: true, streams: always, packs: never,
 		},
 		{
-			Name: "zvhd2", About: "Huawei Cloud's compressed image", Extension: ".zvhd2", Sparse: true, streams: always,
+			Name: "zvhd2", About: "Huawei Cloud's compressed image", Extension: ".zvhd2", Sparse: true, streams: always, packs: always,
 			Options: []TargetOption{
 				{Name: "codec", Help: "how blocks are compressed", Values: []string{"zstd", "zlib"}, Default: "zstd"},
 				levelOption("how hard the encoder tries"),
@@ -73,22 +82,26 @@ func Targets() []Target {
 			writer: zvhd2Writer,
 		},
 		{
-			Name: "zvhd", About: "Huawei Cloud's older compressed image", Extension: ".zvhd", Sparse: true, streams: always,
+			Name: "zvhd", About: "Huawei Cloud's older compressed image", Extension: ".zvhd", Sparse: true, streams: always, packs: always,
 			Options: []TargetOption{levelOption("how hard the encoder tries")},
 			writer:  zvhdWriter,
 		},
 		{
 			Name: "qcow2", About: "QEMU's image, version 3", Extension: ".qcow2", streams: never,
+			packs:    func(s Settings) bool { return s["compression_type"] != "none" },
+			Compress: "compression_type=zlib",
 			Options: []TargetOption{
 				{Name: "compression_type", Help: "how clusters are compressed", Values: []string{"none", "zlib", "zstd"}, Default: "none"},
 				{Name: "cluster_size", Help: "unit of storage, a power of two from 512 to 2M", Default: "64K"},
-				levelOption("how hard the zstd encoder tries"),
+				levelOption("how hard the encoder tries"),
 			},
 			writer: qcow2Writer,
 		},
 		{
 			Name: "vpc", About: "VHD, of Virtual PC, Hyper-V and Azure; vhd for short", Extension: ".vhd",
-			streams: func(s Settings) bool { return s["subformat"] == "fixed" },
+			streams:   func(s Settings) bool { return s["subformat"] == "fixed" },
+			packs:     never,
+			spellings: map[string]string{"force_size": "rounding=exact", "force_size=on": "rounding=exact", "force_size=off": "rounding=geometry"},
 			Options: []TargetOption{
 				{Name: "subformat", Help: "whether zeros are stored", Values: []string{"dynamic", "fixed"}, Default: "dynamic"},
 				{Name: "rounding", Help: "how the size is rounded up: not (QEMU's force_size), as Virtual PC needs it, or as Azure does",
@@ -98,7 +111,9 @@ func Targets() []Target {
 		},
 		{
 			Name: "vmdk", About: "VMware's image", Extension: ".vmdk",
-			streams: func(s Settings) bool { return s["subformat"] == "streamOptimized" },
+			streams:  streamOptimized,
+			packs:    streamOptimized,
+			Compress: "subformat=streamOptimized",
 			Options: []TargetOption{
 				{Name: "subformat", Help: "compressed for transport, or for use", Values: []string{"streamOptimized", "monolithicSparse"}, Default: "streamOptimized"},
 				{Name: "adapter_type", Help: "virtual controller", Values: []string{"ide", "buslogic", "lsilogic", "legacyESX"}, Default: "ide"},
@@ -156,6 +171,9 @@ func (t Target) Settings(list []string) (Settings, error) {
 	}
 	for _, text := range list {
 		for item := range strings.SplitSeq(text, ",") {
+			if ours, ok := t.spellings[item]; ok {
+				item = ours
+			}
 			key, value, ok := strings.Cut(item, "=")
 			i := slices.IndexFunc(t.Options, func(o TargetOption) bool { return o.Name == key })
 			switch {
@@ -219,6 +237,9 @@ func parseSize(s string) (int64, error) {
 
 // Streams says whether the target can be written to a pipe.
 func (t Target) Streams(s Settings) bool { return t.streams(s) }
+
+// Compresses says whether the target is compressed.
+func (t Target) Compresses(s Settings) bool { return t.packs(s) }
 
 // Raw says that the target has no structure of its own: whoever opens it goes by its content.
 func (t Target) Raw() bool { return t.writer == nil }
@@ -331,7 +352,7 @@ func vmdkWriter(out io.Writer, size int64, s Settings) (Writer, error) {
 	if f, ok := out.(*File); ok {
 		o.Name = filepath.Base(f.name) // VMware looks for the file by the name in it
 	}
-	if s["subformat"] == "streamOptimized" {
+	if streamOptimized(s) {
 		return vmdk.NewStreamWriter(out, o)
 	}
 	at, err := anywhere(out)

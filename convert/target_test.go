@@ -69,7 +69,7 @@ func written(t *testing.T, img formats.Image, target string, options []string, o
 }
 
 // reopened is the image at path by its format.
-func reopened(t *testing.T, path, format string) formats.Image {
+func reopened(t testing.TB, path, format string) formats.Image {
 	t.Helper()
 	f, err := formats.ByName(all.Table(), format)
 	if err != nil {

@@ -29,6 +29,7 @@ type convertCommand struct {
 	options               []string
 	digest, force, verify bool
 	bitmap, noSync        bool
+	compress              bool
 	workers               int
 	out                   *output
 }
@@ -82,6 +83,7 @@ Formats and their options (-o NAME=VALUE, -O FORMAT -o help):
 	f.BoolVar(&c.verify, "verify", false, "read back what was written and compare its content digest")
 	f.BoolVar(&c.bitmap, "write-bitmap", false, "write the block bitmap of a raw disk beside it, under its name with the extension .mf")
 	f.BoolVar(&c.noSync, "no-sync", false, "don't wait until the file is on the disk; a power cut may spoil it (qemu-img never waits)")
+	f.BoolVarP(&c.compress, "compress", "c", false, "compress, if the target format can: qcow2 with zlib unless -o says zstd; the others do so anyway")
 	f.StringVar(&c.level, "compress-level", "", "how hard to compress: fastest, default, better, best; auto is default here")
 	sparseFlag(cmd, &c.sparse)
 	c.out = a.outputFlagsUnder(cmd, "")
@@ -181,6 +183,9 @@ func (c *convertCommand) parse(dst string) (v conversion, err error) {
 		return v, &usageError{err}
 	}
 	var options []string
+	if c.compress && v.Compress != "" {
+		options = append(options, v.Compress)
+	}
 	for _, o := range c.options {
 		switch o {
 		case formTable, formJSON, formYAML: // what -o means in other commands
@@ -207,9 +212,14 @@ func (c *convertCommand) parse(dst string) (v conversion, err error) {
 	if v.sparse, err = convert.ParseSparse(c.sparse); err != nil {
 		return v, &usageError{err}
 	}
+	packed := v.Compresses(v.settings)
 	switch {
 	case c.workers < 0:
 		return v, usagef("--workers takes 1 or more, or 0 for one per CPU")
+	case c.compress && !packed:
+		return v, usagef("%s is not compressed, or not with these options: leave out -c", v.Name)
+	case c.level != "" && !packed:
+		return v, usagef("%s is not compressed with these options: choose %s, or leave out --compress-level", v.Name, v.Compress)
 	case v.sparse != convert.SparseZeros && !v.Sparse:
 		return v, usagef("%s always leaves out zeros: leave out --sparse", v.Name)
 	case c.bitmap && !v.Raw():

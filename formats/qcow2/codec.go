@@ -50,10 +50,25 @@ var zstdDecoders = sync.Pool{New: func() any {
 	return d
 }}
 
+// zstdRooms are where clusters are decoded that have no room behind them (*[]byte): to copy one costs
+// less than the decoder's careful way does.
+var zstdRooms = sync.Pool{New: func() any { return new([]byte) }}
+
 // decodeZstd fills dst with the zstd frames at the start of src. What follows them is ignored: the
 // next cluster's data, or padding. Up to decodeSlack bytes of dst's capacity beyond its length may
 // be overwritten.
 func decodeZstd(dst, src []byte) error {
+	if cap(dst)-len(dst) < decodeSlack {
+		room := zstdRooms.Get().(*[]byte)
+		defer zstdRooms.Put(room)
+		if cap(*room) < len(dst)+decodeSlack {
+			*room = make([]byte, len(dst)+decodeSlack)
+		}
+		copied := (*room)[:len(dst)]
+		err := decodeZstd(copied, src)
+		copy(dst, copied)
+		return err
+	}
 	d := zstdDecoders.Get().(*zstd.Decoder)
 	defer zstdDecoders.Put(d)
 	limit := min(cap(dst), len(dst)+decodeSlack)
