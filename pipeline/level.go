@@ -55,3 +55,7 @@ func (a *autoLevel) next(now zvhd2.Level, parts loaded) zvhd2.Level {
 	a.harder, a.easier = 0, 0
 	return effort[i]
 }
+
+// changesLevel says whether the level may change on the way: blocks are then read again, which a source that
+// is read in order only does not allow.
+func (p *Push) changesLevel() bool { return p.AutoLevel && !p.Disk.Image.Sequential() }

@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"bytes"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,7 +26,14 @@ var packers = map[string][]string{"gz": {"gzip", "-k"}, "xz": {"xz", "-k", "-T1"
 func TestPackedVMDK(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	scattered(t, at("disk.raw"))
+	want := make([]byte, 56<<20)
+	noise := rand.NewChaCha8([32]byte{1})
+	for i := range 3 { // more than what a stream keeps of what it has read
+		noise.Read(want[i*17<<20:][:2<<20])
+	}
+	if err := os.WriteFile(at("disk.raw"), want, 0o666); err != nil {
+		t.Fatal(err)
+	}
 	formatstest.Tool(t, "qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", at("disk.raw"), at("qemu.vmdk"))
 	formatstest.Tool(t, "qemu-img", "convert", "-f", "raw", "-O", "vmdk", at("disk.raw"), at("plain.vmdk"))
 	writeVMDK(t, at("disk.raw"), at("vmware.vmdk"))
@@ -38,17 +46,13 @@ func TestPackedVMDK(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(at("disk.raw"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var said []string
 	o := pipeline.Opener{Table: all.Table(), Unpack: source.UnpackLimits{Dir: t.TempDir(), Notice: func(s string) { said = append(said, s) }}}
 	spilled := func() bool { return strings.Contains(strings.Join(said, "\n"), "temporary file") }
 	for ending, packer := range packers {
 		for _, name := range []string{"qemu", "vmware", "plain", "qemu-cut", "vmware-cut"} {
-			if strings.Contains(name, "-") && ending != "zst" {
-				continue
+			if ending != "zst" && ending != "gz" && name != "vmware" || strings.HasSuffix(name, "-cut") && ending != "zst" {
+				continue // bzip2 and xz are slow
 			}
 			formatstest.Tool(t, packer[0], append(packer[1:], at(name+".vmdk"))...)
 			said = nil
@@ -58,7 +62,9 @@ func TestPackedVMDK(t *testing.T) {
 				if name != "plain" && (!img.Sequential() || spilled()) {
 					t.Errorf("%s.%s: not read front to back; said %q", name, ending, said)
 				}
-				sameExtents(t, o, img, at(name+".vmdk"))
+				if !strings.HasSuffix(name, "-cut") {
+					sameExtents(t, o, img, at(name+".vmdk"))
+				}
 				got, err = io.ReadAll(io.NewSectionReader(img, 0, img.Size()))
 				img.Close()
 			}
@@ -71,6 +77,9 @@ func TestPackedVMDK(t *testing.T) {
 			if err != nil || !bytes.Equal(got, want) || spilled() != (name == "plain") {
 				t.Errorf("%s.%s: %d bytes, %v; said %q", name, ending, len(got), err, said)
 			}
+			if ending != "gz" {
+				continue
+			}
 			// Those who look here and there get a file.
 			src, f, err := o.Detect(t.Context(), at(name+".vmdk."+ending), "")
 			if err != nil {
@@ -80,7 +89,6 @@ func TestPackedVMDK(t *testing.T) {
 				t.Errorf("%s.%s: %v; said %q", name, ending, err, said)
 			}
 			src.Close()
-			os.Remove(at(name + ".vmdk." + ending))
 		}
 	}
 	if left, err := os.ReadDir(o.Unpack.Dir); err != nil || len(left) > 0 {

@@ -426,7 +426,11 @@ func (p *Push) existing(ctx context.Context, size int64, r *Report) (reused bool
 	}
 	p.Notice(fmt.Sprintf("%s/%s exists: comparing its content with the disk's", p.BucketName, r.Key))
 	same := p.sameDigest
-	if o.Metadata[metaDigest] == "" || p.Format == AsIs {
+	switch {
+	case o.Metadata[metaDigest] != "" && p.Format != AsIs:
+	case p.Format == ZVHD2 && p.changesLevel():
+		same = p.sameContent
+	default:
 		same = p.sameETag
 	}
 	found, ok, err := same(ctx, size, o)
@@ -486,6 +490,20 @@ func (p *Push) sameETag(ctx context.Context, size int64, o upload.Object) (conve
 		}
 	}
 	return found, err == nil && etag == o.ETag && length == o.Size, err
+}
+
+// sameContent reads the object back where the disk can't be made into the same bytes again, since nobody knows
+// where the level changed.
+func (p *Push) sameContent(ctx context.Context, _ int64, o upload.Object) (convert.Result, bool, error) {
+	found, err := p.scan(ctx)
+	if err != nil {
+		return found, false, err
+	}
+	err = p.reread(ctx, &Report{Key: o.Key, VirtualSize: p.Disk.Image.Size(), Digest: found.Digest.String()})
+	if errors.Is(err, ErrDiffers) {
+		return found, false, nil
+	}
+	return found, err == nil, err
 }
 
 // scan reads the disk for its digest and its bitmap.

@@ -39,9 +39,12 @@ const trailer = 32 + 1
 func newRecorder(img formats.Image, size int64, level zvhd2.Level, parts *upload.PartWriter, known []upload.JournalPart) (*recorder, error) {
 	r := &recorder{img: img, parts: parts, known: known, sum: convert.NewSummer(), part: level}
 	r.out.w = parts
+	if n := unbroken(known); n > 0 {
+		level = zvhd2.Level(known[n-1].Level) // of what is encoded first
+	}
 	r.level.Store(uint32(level))
 	var err error
-	if r.writer, err = zvhd2.NewWriter(&r.out, zvhd2.Options{OrigSize: size, Level: level}); err != nil {
+	if r.writer, err = zvhd2.NewWriter(&r.out, zvhd2.Options{OrigSize: size, Level: r.part}); err != nil {
 		return nil, err
 	}
 	for l := range r.encoders {
@@ -107,11 +110,9 @@ func (r *recorder) WriteBlock(index int64, encoded []byte) error {
 	}
 	n := len(encoded) - trailer
 	chunk, sum, level := encoded[:n], [32]byte(encoded[n:]), zvhd2.Level(encoded[len(encoded)-1])
-	if r.parts.AtStart() {
-		if r.auto != nil {
-			r.level.Store(uint32(r.auto.next(r.part, r.parts)))
-		}
-		r.part = zvhd2.Level(r.level.Load())
+	// A part between known ones was of the level of the one before: see settled.
+	if r.parts.AtStart() && r.auto != nil && len(r.known) == 0 {
+		r.setLevel(r.auto.next(r.part, r.parts))
 	}
 	if level != r.part {
 		// It was encoded before the level changed, or for the next part: parts have one level.
@@ -132,6 +133,12 @@ func (r *recorder) Close() error {
 	}
 	r.parts.Note(upload.Chunk{Block: upload.Tail}, uint8(r.part))
 	return r.writer.Close()
+}
+
+// setLevel sets the level of the part that begins, and of blocks that are encoded from now on.
+func (r *recorder) setLevel(l zvhd2.Level) {
+	r.part = l
+	r.level.Store(uint32(l))
 }
 
 // replay tells the writer of the known parts before block.
@@ -165,6 +172,7 @@ func (r *recorder) replayPart(p upload.JournalPart) error {
 	if n := r.writer.Written() - start; n != p.Size {
 		return fmt.Errorf("%w: part %d has %d bytes, not %d", upload.ErrJournal, p.Number, n, p.Size)
 	}
+	r.setLevel(zvhd2.Level(p.Level))
 	return nil
 }
 
@@ -207,11 +215,35 @@ func replayable(parts []upload.JournalPart, blocks int64) []upload.JournalPart {
 			sum += c.Length
 			next = c.Block + 1
 		}
+		if p.Level > uint8(zvhd2.LevelBest) {
+			return nil
+		}
 		if n := len(p.Chunks); n > 0 && p.Chunks[n-1].Block != upload.Tail && sum == p.Size {
 			out = append(out, p)
 		}
 	}
 	return out
+}
+
+// settled returns the parts up to the first gap on whose two sides the level differs. Parts in a gap are
+// encoded at the level of the one before: where that may be wrong, what is behind is not where it would have
+// to be, and is compared with what the store has instead.
+func settled(parts []upload.JournalPart) []upload.JournalPart {
+	for i := 1; i < len(parts); i++ {
+		if parts[i].Number != parts[i-1].Number+1 && parts[i].Level != parts[i-1].Level {
+			return parts[:i]
+		}
+	}
+	return parts
+}
+
+// unbroken returns how many parts there are from the first one on without a gap.
+func unbroken(parts []upload.JournalPart) int {
+	n := 0
+	for n < len(parts) && parts[n].Number == n+1 {
+		n++
+	}
+	return n
 }
 
 // blockRange is blocks from first to before end.

@@ -28,7 +28,11 @@ func (p *Push) stream(ctx context.Context, size int64, r *Report) error {
 	sent, err := p.journaled(ctx, r.Key, settings, func(c upload.Config) (sent upload.Result, err error) {
 		var known []upload.JournalPart
 		if c.Resume != nil {
-			known = replayable(c.Resume.Parts, bitmap.Blocks(size))
+			known = settled(replayable(c.Resume.Parts, bitmap.Blocks(size)))
+		} else if c.Resume, err = p.recall(ctx, size, c); err != nil {
+			return sent, err
+		} else if c.Resume != nil {
+			known = c.Resume.Parts
 		}
 		found, err = p.produce(ctx, size, known, func(ctx context.Context, parts upload.Sequence, plan upload.Plan) (err error) {
 			p.Notice(p.words(plan, len(known)))
@@ -117,13 +121,7 @@ func (p *Push) produce(ctx context.Context, size int64, known []upload.JournalPa
 	if err != nil {
 		return convert.Result{}, err
 	}
-	// The plan must not depend on what may differ between two runs of the same disk. A format's
-	// own tables don't; the holes of a raw file may, after a copy.
-	worst := blocks
-	if p.Disk.Format == "raw" {
-		worst = bitmap.Blocks(size)
-	}
-	plan, err := upload.PlanStream(worst*zvhd2.ChunkBound+zvhd2.TailSize(worst, bitmap.Blocks(size)), p.PartSize, p.Memory)
+	plan, err := p.planStream(size, blocks)
 	if err != nil {
 		return convert.Result{}, err
 	}
@@ -146,6 +144,16 @@ func (p *Push) produce(ctx context.Context, size int64, known []upload.JournalPa
 	return found, outcome(err, consumed)
 }
 
+// planStream plans the parts of a disk of which the engine would read so many blocks.
+func (p *Push) planStream(size, blocks int64) (upload.Plan, error) {
+	// The plan must not depend on what may differ between two runs of the same disk. A format's
+	// own tables don't; the holes of a raw file may, after a copy.
+	if p.Disk.Format == "raw" {
+		blocks = bitmap.Blocks(size)
+	}
+	return upload.PlanStream(blocks*zvhd2.ChunkBound+zvhd2.TailSize(blocks, bitmap.Blocks(size)), p.PartSize, p.Memory)
+}
+
 // encode writes the disk, of which the engine would read so many blocks, to parts.
 func (p *Push) encode(ctx context.Context, size, blocks int64, parts *upload.PartWriter, known []upload.JournalPart) (convert.Result, error) {
 	w, err := newRecorder(p.Disk.Image, size, p.Level, parts, known)
@@ -153,7 +161,7 @@ func (p *Push) encode(ctx context.Context, size, blocks int64, parts *upload.Par
 		return convert.Result{}, err
 	}
 	img := p.Disk.Image
-	if p.AutoLevel && !img.Sequential() { // blocks are read again where the level changes
+	if p.changesLevel() {
 		w.auto = new(autoLevel)
 	}
 	if len(known) > 0 {

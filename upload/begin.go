@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// headParts is how many parts at most decide whether an unfinished upload is ours.
-const headParts = 3
+// HeadParts is how many parts at most decide whether an unfinished upload is ours.
+const HeadParts = 3
 
 // maxCandidates bounds how many unfinished uploads of one key are looked into, since each costs
 // requests; older ones are left alone.
@@ -20,9 +20,9 @@ const lostTime = time.Second
 
 func (s *sender) headLength() int {
 	if s.Buffers > 0 {
-		return min(headParts, s.Buffers)
+		return min(HeadParts, s.Buffers)
 	}
-	return headParts
+	return HeadParts
 }
 
 // candidates lists the unfinished uploads of exactly our key, newest first. Not being allowed to
@@ -109,6 +109,50 @@ func (s *sender) open(ctx context.Context, head []*job, candidates []Unfinished)
 	return s.begin(ctx)
 }
 
+// Recall looks for an unfinished upload of key to resume (Config.Resume) where parts can't be compared one by
+// one as they are made, newest first. match is asked, for each that has parts, which of them are ours; they
+// need no order, and none at all means that the upload is somebody else's. nil: there is none. The error is
+// match's, or that of a store that fails temporarily; one that does not list its uploads has none.
+func Recall(ctx context.Context, b Bucket, p Policy, key string, match func(stored map[int]StoredPart) ([]JournalPart, error)) (*Resume, error) {
+	b = WithRetry(b, p)
+	listed, err := b.Uploads(ctx, key)
+	if err != nil {
+		return nil, unlessPermanent(ctx, err)
+	}
+	looked := 0
+	for _, u := range listed {
+		if u.Key != key {
+			continue
+		}
+		if looked++; looked > maxCandidates {
+			break
+		}
+		list, err := b.Parts(ctx, key, u.UploadID)
+		if err := unlessPermanent(ctx, err); err != nil {
+			return nil, err
+		}
+		if err != nil || len(list) == 0 {
+			continue
+		}
+		r := newResume(u.UploadID, list)
+		if r.Parts, err = match(r.stored); err != nil {
+			return nil, err
+		}
+		if len(r.Parts) > 0 {
+			return r, nil
+		}
+	}
+	return nil, nil
+}
+
+// unlessPermanent drops an error that the store will not stop to answer with.
+func unlessPermanent(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() == nil && !Temporary(err) {
+		return nil
+	}
+	return err
+}
+
 // enter makes the upload ours.
 func (s *sender) enter(uploadID string) {
 	s.uploadID = uploadID
@@ -117,7 +161,8 @@ func (s *sender) enter(uploadID string) {
 	}
 }
 
-// holds reports whether at least one of the jobs is stored, and none differently.
+// holds reports whether at least one of the jobs is stored as it is. One that is stored differently says
+// nothing: a run that was killed in the middle of a part may leave that part cut short.
 func holds(stored map[int]StoredPart, head []*job) (bool, error) {
 	any := false
 	for _, j := range head {
@@ -126,10 +171,10 @@ func holds(stored map[int]StoredPart, head []*job) (bool, error) {
 			continue
 		}
 		same, err := j.is(p)
-		if err != nil || !same {
+		if err != nil {
 			return false, err
 		}
-		any = true
+		any = any || same
 	}
 	return any, nil
 }

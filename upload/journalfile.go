@@ -144,6 +144,25 @@ type Resume struct {
 	stored map[int]StoredPart // all that the store has
 }
 
+func newResume(id string, list []StoredPart) *Resume {
+	r := &Resume{UploadID: id, stored: make(map[int]StoredPart, len(list))}
+	for _, s := range list {
+		r.stored[s.Number] = s
+	}
+	return r
+}
+
+// Adopt makes the journal that of an upload whose parts were found without it.
+func (j *Journal) Adopt(r *Resume) error {
+	j.begin(r.UploadID)
+	for _, p := range r.Parts {
+		if err := j.add(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Resume asks the store which of the journal's parts it still has; nil if there is none. An upload
 // that is gone makes the journal empty. The error is that of the request, after retries.
 func (j *Journal) Resume(ctx context.Context, b Bucket, p Policy) (*Resume, error) {
@@ -160,9 +179,8 @@ func (j *Journal) Resume(ctx context.Context, b Bucket, p Policy) (*Resume, erro
 	if err != nil {
 		return nil, err
 	}
-	r := &Resume{UploadID: id, stored: make(map[int]StoredPart, len(stored))}
+	r := newResume(id, stored)
 	for _, s := range stored {
-		r.stored[s.Number] = s
 		if n, ok := noted[s.Number]; ok && n.matches(s) {
 			r.Parts = append(r.Parts, n)
 		}

@@ -55,8 +55,9 @@ func TestResume(t *testing.T) {
 		{name: "a later part is shorter", parts: map[int][]byte{1: part(1), 5: part(5)[:100]}, resumed: true, sent: []int{2, 3, 4, 5, 6, 7}},
 		{name: "no part", parts: map[int][]byte{}, adopted: true},
 		{name: "none of the first three", parts: map[int][]byte{4: part(4)}},
-		{name: "the first differs", parts: map[int][]byte{1: damaged(part(1)), 2: part(2), 3: part(3)}},
-		{name: "the third differs", parts: map[int][]byte{1: part(1), 2: part(2), 3: damaged(part(3))}},
+		{name: "the first differs", parts: map[int][]byte{1: damaged(part(1)), 2: part(2), 3: part(3)}, resumed: true, sent: []int{1, 4, 5, 6, 7}},
+		{name: "the third was cut short", parts: map[int][]byte{1: part(1), 2: part(2), 3: part(3)[:600]}, resumed: true, sent: []int{3, 4, 5, 6, 7}},
+		{name: "all of the first three differ", parts: map[int][]byte{1: damaged(part(1)), 2: damaged(part(2)), 3: damaged(part(3)), 4: part(4)}},
 		{name: "another part size", parts: map[int][]byte{1: testStream()[:1500], 2: testStream()[1500:3000]}},
 		{name: "two buffers look at two parts", buffers: 2, parts: map[int][]byte{2: part(2), 3: damaged(part(3))}, resumed: true, sent: []int{1, 3, 4, 5, 6, 7}},
 	} {

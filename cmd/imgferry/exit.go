@@ -102,6 +102,8 @@ func classify(err error) (code int, hint string) {
 		return exitChanged, "Somebody replaced it: run the command again."
 	case errors.Is(err, pipeline.ErrExists):
 		return exitExists, "Use --overwrite to replace it, or --key for another name."
+	case errors.Is(err, pipeline.ErrDiffers):
+		return exitFailure, "Run the command again with --overwrite to send it anew; if that fails too, look into the store or the machine's memory."
 	case errors.Is(err, formats.ErrCorrupt):
 		return exitCorrupt, "Fetch the file again, or look into it with the program that made it."
 	case errors.As(err, &image) && errors.Is(image, formats.ErrNotAllowed) && !slices.Contains(refKinds, image.Format):

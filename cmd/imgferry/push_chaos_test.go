@@ -38,10 +38,10 @@ func TestChaos(t *testing.T) {
 			seed := uint64(count)
 			runs.Go(func() error {
 				key := fmt.Sprintf("%s-%d.img", kind, i)
-				proxy := uploadtest.NewProxy(t, uploadtest.Options{Target: w.box.StoreEndpoint(), Seed: seed, Hold: 8 * time.Second})
+				proxy := uploadtest.NewProxy(t, uploadtest.Options{Target: w.box.StoreEndpoint(), Seed: seed, Hold: 4 * time.Second})
 				defer proxy.Close()
 				proxy.Inject(faults...)
-				settings := append(w.through(proxy.URL), "--retries", "7", "--request-timeout", "5s", "--part-size", chaosPart, "--concurrency", "3")
+				settings := append(w.through(proxy.URL), "--retries", "7", "--request-timeout", "3s", "--part-size", chaosPart, "--concurrency", "3")
 				command := args(key)
 				command = append(append(command[:1:1], settings...), command[1:]...)
 				met := func(r result) string {

@@ -28,6 +28,7 @@ var (
 // body) does not say so.
 var temporaryCodes = map[string]bool{
 	"BadDigest":            true, // the body was damaged on its way
+	"ClientDisconnected":   true, // MinIO's 499: it saw the connection end
 	"IncompleteBody":       true,
 	"InternalError":        true,
 	"OperationAborted":     true, // another request for the same thing is under way

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"strconv"
@@ -133,12 +134,26 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		// Everything but an object's content is read whole by minio-go.
 		resp.Body = &cappedBody{ReadCloser: resp.Body, left: maxAnswer}
 	}
+	if resp != nil && isWebPage(r, resp) {
+		resp.Body.Close()
+		return nil, errNoReply // a login page or a proxy's, which minio-go would take for an empty listing
+	}
 	if resp != nil && resp.StatusCode == http.StatusOK && r.Header.Get("X-Amz-Copy-Source") != "" {
 		if err := errorInside(resp); err != nil {
 			return nil, err
 		}
 	}
 	return resp, err
+}
+
+// isWebPage reports a page of HTML in the place of an XML document, which is what a store answers to each GET
+// with a query and each POST. (Objects may be web pages.)
+func isWebPage(r *http.Request, resp *http.Response) bool {
+	if r.Method != http.MethodPost && (r.Method != http.MethodGet || r.URL.RawQuery == "") {
+		return false
+	}
+	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return err == nil && kind == "text/html" && resp.StatusCode == http.StatusOK
 }
 
 // maxCopyAnswer is how much of the answer to a copy is looked at, in bytes: it is a few hundred long,

@@ -182,7 +182,7 @@ func differentParts(b *bench) error {
 	}
 	// S3 says the same again for a while; others say that there is no such upload.
 	if again, err := b.Complete(b.ctx, key, id, stored); err == nil && again != etag || err != nil && !errors.Is(err, upload.ErrNoUpload) {
-		return fmt.Errorf("Complete again: %s, %w", again, err)
+		return fmt.Errorf("completing again: %s, %w", again, err)
 	}
 	if err := b.Abort(b.ctx, key, id); err != nil {
 		return fmt.Errorf("abort what is complete: %w", err)

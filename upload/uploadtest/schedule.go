@@ -71,8 +71,6 @@ func (c Class) Ends(call Call) bool {
 		return call == Head || call == ListParts
 	case Lie:
 		return true
-	case Garbage:
-		return call == ListUploads || call == ListParts // which is taken for an empty list
 	}
 	return false
 }

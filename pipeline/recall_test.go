@@ -1,0 +1,176 @@
+package pipeline_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"imgferry/formats/raw"
+	"imgferry/formats/zvhd2"
+	"imgferry/pipeline"
+	"imgferry/upload"
+)
+
+// halfNoise returns a disk of mib MiB that compresses to about half, at each level to another size.
+func halfNoise(t *testing.T, mib int) pipeline.Disk {
+	t.Helper()
+	words := make([]byte, 64<<10)
+	r := rand.New(rand.NewPCG(3, 4))
+	for i := range words {
+		words[i] = byte(r.Uint32())
+	}
+	var b bytes.Buffer
+	for b.Len() < mib<<20 {
+		at, n := r.IntN(len(words)-64), 4+r.IntN(12)
+		b.Write(words[at : at+n])
+		b.Write(binary.LittleEndian.AppendUint64(nil, r.Uint64())[:r.IntN(8)])
+	}
+	name := filepath.Join(t.TempDir(), "disk.raw")
+	if err := os.WriteFile(name, b.Bytes()[:mib<<20], 0o666); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, name, raw.Format())
+	d.Identity = "the only one"
+	return d
+}
+
+// slow is a bucket behind a link that is always slower than the encoder: a part is sent once the encoder can
+// do nothing more, as far as can be seen. After so many parts it fails for good.
+type slow struct {
+	pipeline.Bucket
+	progress *pipeline.Progress
+	mu       sync.Mutex
+	parts    int
+	kill     func()
+}
+
+func (s *slow) PutPart(ctx context.Context, key, id string, number int, body io.ReadSeeker, size int64, sum *[16]byte) (string, error) {
+	s.mu.Lock()
+	s.parts--
+	over := s.parts < 0
+	s.mu.Unlock()
+	if over {
+		s.kill()
+		<-ctx.Done()
+		return "", ctx.Err()
+	}
+	for before := int64(-1); ; {
+		now := s.progress.Convert.Read.Load()
+		if now == before {
+			return s.Bucket.PutPart(ctx, key, id, number, body, size, sum)
+		}
+		before = now
+		select {
+		case <-time.After(60 * time.Millisecond):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+}
+
+// levels reads from the only journal in dir at which level each part was encoded.
+func levels(t *testing.T, dir string) map[int]zvhd2.Level {
+	t.Helper()
+	names, _ := filepath.Glob(filepath.Join(dir, "*.journal"))
+	if len(names) != 1 {
+		t.Fatalf("journals %v", names)
+	}
+	b, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[int]zvhd2.Level)
+	next := func() []byte {
+		body := b[8 : 8+binary.LittleEndian.Uint32(b)]
+		b = b[8+len(body):]
+		return body
+	}
+	for next(); len(b) > 0; { // the head is first
+		body := next()
+		found[int(binary.LittleEndian.Uint32(body))] = zvhd2.Level(body[4])
+	}
+	return found
+}
+
+// A slow link makes the encoder try harder. A run that was killed after the level changed goes on with what
+// it had sent, with the journal and then without.
+func TestLevelRises(t *testing.T) {
+	c := newCloud(t)
+	const parts, part = 11, 5 << 20
+	p := c.push(halfNoise(t, 112))
+	p.Key, p.Senders, p.PartSize, p.StoreID, p.StateDir = "rises", 1, part, "box", t.TempDir()
+	p.AutoLevel, p.Verify, p.Memory, p.Progress = true, true, 6*(part+upload.MaxChunk), new(pipeline.Progress)
+	dir := pipeline.JournalDir(p.StateDir)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	p.Bucket = &slow{Bucket: c.bucket, progress: p.Progress, parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}
+	var kept *upload.UnfinishedError
+	if _, err := p.Upload(ctx); !errors.As(err, &kept) || kept.PartsDone != parts {
+		t.Fatalf("%v", err)
+	}
+	found := levels(t, dir)
+	t.Logf("levels %v", found)
+	if found[1] != zvhd2.LevelDefault || found[4] != zvhd2.LevelDefault || found[parts] <= zvhd2.LevelDefault {
+		t.Errorf("levels %v", found)
+	}
+
+	ctx, cancel = context.WithCancelCause(t.Context())
+	p.Bucket, p.Progress = &doomed{Bucket: c.bucket, parts: 1, kill: func() { cancel(upload.ErrInterrupted) }}, new(pipeline.Progress)
+	if _, err := p.Upload(ctx); !errors.As(err, &kept) || kept.PartsDone != parts+1 {
+		t.Fatalf("with the journal: %v", err)
+	}
+
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	// And one part is not what it was.
+	if _, err := c.bucket.PutPart(t.Context(), p.Key, kept.UploadID, 6, bytes.NewReader(make([]byte, part)), part, nil); err != nil {
+		t.Fatal(err)
+	}
+	p.Bucket, p.Progress = c.bucket, new(pipeline.Progress)
+	r, err := p.Upload(t.Context())
+	if err != nil || !r.Verified || r.Sent+r.Skipped != r.ObjectSize {
+		t.Fatalf("without the journal: %+v, %v", r, err)
+	}
+	if r.Skipped < parts*part {
+		t.Errorf("skipped %d bytes of %d parts", r.Skipped, parts)
+	}
+	if left, err := c.bucket.Uploads(t.Context(), p.Key); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// A fast link makes the encoder hurry. An object that a run left without its digest, whose bytes nobody can
+// make again, is known by its content.
+func TestLevelFalls(t *testing.T) {
+	c := newCloud(t)
+	const parts, part = 10, 5 << 20
+	p := c.push(halfNoise(t, 104))
+	p.Key, p.PartSize, p.StoreID, p.StateDir = "falls", part, "box", t.TempDir()
+	p.AutoLevel, p.Memory, p.Level = true, 6*(part+upload.MaxChunk), zvhd2.LevelBetter
+	ctx, cancel := context.WithCancelCause(t.Context())
+	p.Bucket = &doomed{Bucket: c.bucket, parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}
+	if _, err := p.Upload(ctx); !errors.As(err, new(*upload.UnfinishedError)) {
+		t.Fatal(err)
+	}
+	found := levels(t, pipeline.JournalDir(p.StateDir))
+	t.Logf("levels %v", found)
+	if found[1] != zvhd2.LevelBetter || found[parts] >= zvhd2.LevelBetter {
+		t.Errorf("levels %v", found)
+	}
+	p.Bucket = &noSeal{c.bucket}
+	if r, err := p.Upload(t.Context()); err != nil || r.Skipped < parts*part {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	p.Bucket = c.bucket
+	if r, err := p.Upload(t.Context()); err != nil || !r.Reused || r.Digest == "" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
