@@ -107,7 +107,7 @@ func (o *Opener) openArchive(ctx context.Context, at *located) error {
 }
 
 func archiveError(err error) error {
-	return formats.Corrupt(ova.Name, -1, "%v", err)
+	return formats.Corrupt(ova.Name, -1, "%v (say --source-format raw if it is a raw disk and no archive)", err)
 }
 
 // readMember returns the bytes of a small file of the archive.

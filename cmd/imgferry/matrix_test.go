@@ -537,6 +537,8 @@ var varying = []struct {
 	{regexp.MustCompile(`image ID (of this name and content is under way \(\w+\)|has this name and content already)`), "image ID is there"},
 	{regexp.MustCompile(`no answer within [0-9.]+m?s`), "no answer within TIMEOUT"},
 	{regexp.MustCompile(`cell-\d+`), "CELL"},
+	// The page repeats the request's body, in which names differ in length: it is cut off anywhere.
+	{regexp.MustCompile(`(Signature=\[redacted\] )[^ ].*?" \(status 200\)`), "${1}BODY\" (status 200)"},
 	{regexp.MustCompile(`imgferry-digest=[\w-]{43}`), "imgferry-digest=DIGEST"},
 }
 
