@@ -14,7 +14,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"sync"
@@ -39,28 +41,62 @@ func main() {
 	mib := flag.Int64("mib", 1536, "MiB of data")
 	pairs := flag.Int("pairs", 5, "pairs that must count")
 	dir := flag.String("dir", ".bench", "folder for inputs")
+	only := flag.String("only", "", "only what matches this `expression`: encoder, program, readers, uploads, or a conversion's name")
 	flag.Parse()
-	if err := run(*from, *mib<<20, *pairs, *dir); err != nil {
+	if err := run(*from, *mib<<20, *pairs, *dir, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(from string, size int64, pairs int, dir string) error {
+func run(from string, size int64, pairs int, dir, only string) error {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
-	disk := filepath.Join(dir, fmt.Sprintf("files-%d.raw", size))
-	if err := pack(disk, from, size); err != nil {
+	packed := filepath.Join(dir, fmt.Sprintf("files-%d.raw", size))
+	if err := pack(packed, from, size); err != nil {
 		return err
 	}
+	program, disk := filepath.Join(dir, "imgferry"), filepath.Join(dir, "disk.raw")
+	if out, err := exec.Command("go", "build", "-o", program, "./cmd/imgferry").CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %v: %s", err, out)
+	}
+	if err := spread(disk, packed, 10<<30); err != nil {
+		return err
+	}
+	fmt.Printf("%s %s/%s, %d CPUs; %d MiB of files from %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
+		runtime.GOMAXPROCS(0), size>>20, from)
+	for _, part := range []struct {
+		name    string
+		measure func() error
+	}{
+		{"encoder", func() error { return encoder(packed, pairs) }},
+		{"program", func() error { return programs(dir, disk, program, 3) }},
+		{"", func() error { return rivals(dir, packed, disk, program, pairs, wanted) }}, // each has a name
+		{"readers", func() error { return readers(dir, disk, program, pairs) }},
+		{"uploads", func() error { return uploads(dir, packed, disk, program, pairs) }},
+	} {
+		if part.name != "" && !wanted.MatchString(part.name) {
+			continue
+		}
+		if err := part.measure(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// encoder compares converting to ZVHD2 with encoding the same blocks in memory.
+func encoder(disk string, pairs int) error {
 	data, err := os.ReadFile(disk)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s %s/%s, %d CPUs; %d MiB of files from %s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
-		runtime.GOMAXPROCS(0), len(data)>>20, from)
-	fmt.Printf("%-38s %8s %8s %9s %9s %6s %s\n", "A (bare zstd.EncodeAll) against B", "A MB/s", "B MB/s", "A cpu s", "B cpu s", "speed", "discarded")
+	fmt.Printf("\n%-38s %8s %8s %9s %9s %6s %s\n", "A (bare zstd.EncodeAll) against B", "A MB/s", "B MB/s", "A cpu s", "B cpu s", "speed", "discarded")
 	bare := func() error { return encodeAll(data) }
 	for _, c := range []struct {
 		name   string
@@ -72,17 +108,7 @@ func run(from string, size int64, pairs int, dir string) error {
 		}
 		printPairs(c.name, int64(len(data)), a, b, lost)
 	}
-	if err := programs(dir, disk, 3); err != nil {
-		return err
-	}
-	spreadDisk, program := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "imgferry")
-	if err := rivals(dir, disk, spreadDisk, program, pairs); err != nil {
-		return err
-	}
-	if err := readers(dir, spreadDisk, program, pairs); err != nil {
-		return err
-	}
-	return uploads(dir, disk, spreadDisk, program, pairs)
+	return nil
 }
 
 // printPairs prints the speeds of A and B over n bytes, their CPU seconds, and how many times as fast

@@ -5,22 +5,14 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 )
 
 // programs measures the whole program on a disk of 10 GiB that holds the file data somewhere in it:
 // wall and CPU time, and the peak of its memory.
-func programs(dir, data string, times int) error {
-	program := filepath.Join(dir, "imgferry")
-	if out, err := exec.Command("go", "build", "-o", program, "./cmd/imgferry").CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %v: %s", err, out)
-	}
-	disk, empty := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "empty.raw")
-	if err := spread(disk, data, 10<<30); err != nil {
-		return err
-	}
+func programs(dir, disk, program string, times int) error {
+	empty := filepath.Join(dir, "empty.raw")
 	if err := spread(empty, "", 1<<40); err != nil {
 		return err
 	}
