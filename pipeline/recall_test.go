@@ -153,7 +153,7 @@ func TestLevelFalls(t *testing.T) {
 	c := newCloud(t)
 	const parts, part = 10, 5 << 20
 	p := c.push(halfNoise(t, 104))
-	p.Key, p.PartSize, p.StoreID, p.StateDir = "falls", part, "box", t.TempDir()
+	p.Key, p.Senders, p.PartSize, p.StoreID, p.StateDir = "falls", 1, part, "box", t.TempDir()
 	p.AutoLevel, p.Memory, p.Level = true, 6*(part+upload.MaxChunk), zvhd2.LevelBetter
 	ctx, cancel := context.WithCancelCause(t.Context())
 	p.Bucket = &doomed{Bucket: c.bucket, parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}

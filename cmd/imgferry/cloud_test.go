@@ -102,6 +102,8 @@ func sample(name, place string) string {
 		return "http://" + place + ".invalid"
 	case profile.CAFile:
 		return "/" + place
+	case profile.Signature:
+		return map[string]string{"flag": "v2", "env": "v4", "profile": "v2"}[place]
 	}
 	return place
 }

@@ -505,7 +505,7 @@ func (c *cell) left(t *testing.T) string {
 var signature = regexp.MustCompile(`Signature=[0-9a-f]{6}`)
 
 // ordinary are the lines of a run that goes well.
-var ordinary = regexp.MustCompile(`^(trying again: |job: (init|running|success), |image ID gets its file: import job |read [0-9]|sending parts of|import job.*( has started|: (init|running|success), )|image ID is active: sent |image ID is active, made|image ID is there|an earlier request to register )`)
+var ordinary = regexp.MustCompile(`^(trying again: |job: (init|running|success), |image ID gets its file: import job |read [0-9]|sending parts of|import job.*( has started|: (init|running|success), )|image ID is active: sent |image ID is active, made|image ID is there|an earlier request to register |if it stays queued, a push --via register )`)
 
 // normal is stderr as one line, without what differs from run to run.
 func (w *matrixWorld) normal(stderr string) string {

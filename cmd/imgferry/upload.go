@@ -130,7 +130,7 @@ func (c *uploadCommand) complete(path, to string) error {
 	}
 	var ok bool
 	if c.cloud.bucket, p.Key, ok = parseS3(to); !ok {
-		return usagef("the target must be s3://BUCKET/KEY, not %q", to)
+		return usagef("the target must be s3://BUCKET/KEY")
 	}
 	switch {
 	case c.asIs:
