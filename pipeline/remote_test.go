@@ -139,7 +139,7 @@ func TestRemoteNames(t *testing.T) {
 	s := httptest.NewServer(&files{dir: dir})
 	defer s.Close()
 	o := pipeline.Opener{Table: all.Table(), Remote: remote, Allow: []string{dir}}
-	if _, err := o.Open(t.Context(), s.URL+"/top.qcow2", ""); !errors.Is(err, formats.ErrNotAllowed) {
+	if _, err := o.Open(t.Context(), s.URL+"/top.qcow2", ""); !errors.Is(err, formats.ErrNotAllowed) || !errors.Is(err, pipeline.ErrRemoteName) {
 		t.Error(err)
 	}
 	o.Remote = nil

@@ -103,6 +103,14 @@ func (r *resolver) resolve(ref formats.Ref) (*source.File, *resolver, error) {
 	return src, &resolver{o: r.o, path: path, chain: append(slices.Clip(r.chain), src), files: r.files}, nil
 }
 
+// ErrRemoteName: an image on another machine names a file. It comes with formats.ErrNotAllowed.
+var ErrRemoteName = errors.New("names in an image on another machine are not followed")
+
+// remoteName is a refusal that is ErrRemoteName too.
+type remoteName struct{ error }
+
+func (e remoteName) Unwrap() []error { return []error{e.error, ErrRemoteName} }
+
 func refuse(ref formats.Ref, why string) error {
 	return formats.NotAllowed(ref.Kind.String(), -1, "%q: %s", ref.Name, why)
 }
@@ -111,7 +119,7 @@ func refuse(ref formats.Ref, why string) error {
 // included.
 func (r *resolver) open(ref formats.Ref) (src *source.File, path string, err error) {
 	if r.path == "" {
-		return nil, "", refuse(ref, "names in an image on another machine are not followed: fetch the image and its files first")
+		return nil, "", remoteName{refuse(ref, ErrRemoteName.Error())}
 	}
 	dir := filepath.Dir(r.path)
 	path = ref.Name

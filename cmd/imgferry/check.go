@@ -49,6 +49,7 @@ Exit codes, as of qemu-img check:
 	}
 	c.out = a.outputFlags(cmd)
 	c.source.formatFlag(cmd)
+	c.source.allowFlag(cmd)
 	c.source.remoteFlags(cmd)
 	return cmd
 }

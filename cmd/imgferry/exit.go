@@ -109,6 +109,8 @@ func classify(err error) (code int, hint string) {
 	case errors.As(err, &image) && errors.Is(image, formats.ErrNotAllowed) && !slices.Contains(refKinds, image.Format):
 		// Not the policy on names refused it, but the format itself.
 		return exitUnsupported, "Such a name is never followed: give the image the name of a file (qemu-img rebase -u)."
+	case errors.Is(err, pipeline.ErrRemoteName):
+		return exitUnsupported, "Fetch the image and the files that it names into one folder, and use it there."
 	case errors.Is(err, formats.ErrNotAllowed):
 		return exitUnsupported, "If you trust the image, allow the directory of that file with --allow-backing DIR."
 	case errors.Is(err, formats.ErrUnsupported), errors.Is(err, formats.ErrUnknown):

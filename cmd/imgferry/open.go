@@ -52,9 +52,13 @@ func (s *sourceFlags) flags(cmd *cobra.Command) {
 
 // chainFlags are for commands that follow the names in an image.
 func (s *sourceFlags) chainFlags(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringArrayVar(&s.opener.Allow, "allow-backing", nil, "`DIR` whose files the image may name as its backing file, parent, data file or extents; may be repeated")
-	f.StringVar(&s.opener.BackingFormat, "backing-format", "", "format of backing files for which the image names none")
+	s.allowFlag(cmd)
+	cmd.Flags().StringVar(&s.opener.BackingFormat, "backing-format", "", "format of backing files for which the image names none")
+}
+
+// allowFlag is for commands that follow the name of a package's disk.
+func (s *sourceFlags) allowFlag(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&s.opener.Allow, "allow-backing", nil, "`DIR` whose files the image may name as its backing file, parent, data file or extents; may be repeated")
 }
 
 // open opens the disk image called name, a file or an address, with the files it names as far as they
