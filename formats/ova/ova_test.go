@@ -2,6 +2,7 @@ package ova_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -91,7 +92,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, d := range pack.Disks {
-			if d.Capacity < 0 || d.FileSize < -1 || strings.HasPrefix(d.File, "/") || strings.HasPrefix(d.File, "..") || strings.Contains(d.File, "/../") || strings.ContainsAny(d.File, ":\\\x00") {
+			if d.Capacity < 0 || d.FileSize < -1 || d.File != "" && !filepath.IsLocal(d.File) || strings.ContainsAny(d.File, ":\\\x00") {
 				t.Fatalf("%+v", d)
 			}
 		}
