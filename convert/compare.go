@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"math"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -40,7 +41,11 @@ func Compare(ctx context.Context, a, b formats.Image, o Options) (offset int64, 
 	if err := c.run(ctx, workers); err != nil {
 		return 0, err
 	}
-	if first := c.first.Load(); first < math.MaxInt64 {
+	first := c.first.Load()
+	switch {
+	case c.failure != nil && c.failedAt <= first:
+		return 0, c.failure
+	case first < math.MaxInt64:
 		return first, nil
 	}
 	return -1, nil
@@ -49,7 +54,29 @@ func Compare(ctx context.Context, a, b formats.Image, o Options) (offset int64, 
 type comparison struct {
 	a, b     formats.Image
 	progress *Progress
-	first    atomic.Int64 // the lowest offset at which the disks were seen to differ
+	first    atomic.Int64 // the lowest offset at which the disks were seen to differ, or could not be read
+
+	mu       sync.Mutex // guards what follows
+	failedAt int64
+	failure  error // of the read at the lowest offset, failedAt
+}
+
+// stop notes that nothing behind off has to be looked at.
+func (c *comparison) stop(off int64) {
+	for first := c.first.Load(); off < first && !c.first.CompareAndSwap(first, off); {
+		first = c.first.Load()
+	}
+}
+
+// fail notes that the disks can't be read at off. What lies before is still looked at: the same disks always
+// have the same result.
+func (c *comparison) fail(off int64, err error) {
+	c.mu.Lock()
+	if c.failure == nil || off < c.failedAt {
+		c.failedAt, c.failure = off, err
+	}
+	c.mu.Unlock()
+	c.stop(off)
 }
 
 // pair is a stretch of both disks, at most a block long, that has to be looked at.
@@ -86,25 +113,21 @@ func (c *comparison) run(parent context.Context, workers int) error {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
-				if err := c.look(p, bufA, bufB); err != nil {
-					return err
-				}
+				c.look(p, bufA, bufB)
 				c.progress.Read.Add(p.length)
 			}
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		if parent.Err() != nil {
-			return context.Cause(parent)
-		}
-		return err
+	err := g.Wait()
+	if parent.Err() != nil && (err != nil || c.failure != nil) {
+		return context.Cause(parent) // reads that were under way fail in their own words
 	}
-	return nil
+	return err
 }
 
-// look compares p step by step and notes the first difference.
-func (c *comparison) look(p pair, bufA, bufB []byte) error {
+// look compares p step by step and notes the first difference or failure.
+func (c *comparison) look(p pair, bufA, bufB []byte) {
 	end := p.offset + p.length
 	for off, n := p.offset, int64(0); off < end; off += n {
 		// Up to a multiple of the step, where units of compressed data end.
@@ -112,22 +135,21 @@ func (c *comparison) look(p pair, bufA, bufB []byte) error {
 		x, y := bufA[:n], bufB[:n]
 		if !p.zeroA {
 			if err := readPadded(c.a, x, off); err != nil {
-				return fmt.Errorf("reading the first disk at %d: %w", off, err)
+				c.fail(off, fmt.Errorf("reading the first disk at %d: %w", off, err))
+				return
 			}
 		}
 		if !p.zeroB {
 			if err := readPadded(c.b, y, off); err != nil {
-				return fmt.Errorf("reading the second disk at %d: %w", off, err)
+				c.fail(off, fmt.Errorf("reading the second disk at %d: %w", off, err))
+				return
 			}
 		}
 		if at := difference(x, y, p.zeroA, p.zeroB); at >= 0 {
-			for first := c.first.Load(); off+at < first && !c.first.CompareAndSwap(first, off+at); {
-				first = c.first.Load()
-			}
-			return nil
+			c.stop(off + at)
+			return
 		}
 	}
-	return nil
 }
 
 // readPadded reads img as if it went on with zeros.
