@@ -72,25 +72,43 @@ func BenchmarkRaw(b *testing.B) {
 	}
 }
 
-// BenchmarkStream encodes to a format that is written front to back.
+// nowhere keeps nothing, at any place.
+type nowhere struct{ io.Writer }
+
+func (nowhere) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+
+// BenchmarkStream encodes to formats that are made of blocks.
 func BenchmarkStream(b *testing.B) {
-	for _, level := range []string{"fastest", "default"} {
-		b.Run("zvhd2 "+level, func(b *testing.B) {
+	for _, c := range [][2]string{
+		{"zvhd2", "level=fastest"}, {"zvhd2", "level=default"},
+		{"qcow2", "compression_type=none"}, {"qcow2", "compression_type=zlib"}, {"qcow2", "compression_type=zstd"},
+		{"vmdk", "subformat=streamOptimized"}, {"vpc", "subformat=dynamic"},
+	} {
+		b.Run(c[0]+" "+c[1], func(b *testing.B) {
 			img := benchDisk(b, "qcow2")
-			t, err := convert.TargetByName("zvhd2")
+			t, err := convert.TargetByName(c[0])
 			if err != nil {
 				b.Fatal(err)
 			}
-			s, err := t.Settings([]string{"level=" + level})
+			s, err := t.Settings(c[1:])
 			if err != nil {
 				b.Fatal(err)
 			}
 			eachRun(b, img, func() error {
-				_, err := t.Write(b.Context(), img, io.Discard, s, convert.Options{})
+				_, err := t.Write(b.Context(), img, nowhere{io.Discard}, s, convert.Options{})
 				return err
 			})
 		})
 	}
+}
+
+// BenchmarkScan looks for zeros in a disk that has stored some, and data.
+func BenchmarkScan(b *testing.B) {
+	d := &disk{size: 64 << 20, pieces: map[int64][]byte{0: make([]byte, 32<<20), 32 << 20: formatstest.Text(1, 32<<20)}}
+	eachRun(b, d, func() error {
+		_, err := convert.Scan(b.Context(), d, convert.Options{})
+		return err
+	})
 }
 
 // BenchmarkCompare compares a plain image with others of the same disk.

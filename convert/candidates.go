@@ -3,6 +3,7 @@ package convert
 import (
 	"context"
 	"iter"
+	"sort"
 
 	"imgferry/bitmap"
 	"imgferry/formats"
@@ -20,6 +21,13 @@ type candidate struct {
 	// unit is the largest piece of it that is decoded at once, in bytes, BlockSize at most. 0: it is not
 	// compressed.
 	unit int64
+}
+
+// isEmpty says that the extents prove what lies in these bounds of the block, in bytes, to be zero.
+func (c *candidate) isEmpty(from, to int) bool {
+	start := c.index * BlockSize
+	i := sort.Search(len(c.spans), func(i int) bool { return c.spans[i].off+c.spans[i].n > start+int64(from) })
+	return i == len(c.spans) || c.spans[i].off >= start+int64(to)
 }
 
 // candidates yields, ascending, the blocks in which img's extents don't prove everything to be zero;

@@ -43,6 +43,16 @@ type Writer interface {
 	Close() error
 }
 
+// SparseWriter is a Writer whose unit of storage is smaller than a block. To the others, a block is empty
+// or not.
+type SparseWriter interface {
+	Writer
+	// EncodeSparse is Encode, which leaves out what is zeros, but goes by empty instead: it says whether
+	// the bytes of the block in these bounds, a unit of storage, count as empty. They are zeros then. What
+	// lies behind the disk's end is left out in any case.
+	EncodeSparse(dst []byte, index int64, block []byte, empty func(from, to int) bool) ([]byte, error)
+}
+
 // Options tune a run. The zero value is good.
 type Options struct {
 	// Workers is how many goroutines read and encode; 0 means what DefaultWorkers says.
@@ -115,6 +125,16 @@ func Stream(ctx context.Context, img formats.Image, w Writer, o Options) (Result
 		return Result{}, err
 	}
 	c := newCollector(img.Size(), o)
+	encode := func(s *slot) ([]byte, error) { return w.Encode(s.encoded[:0], s.index, s.block) }
+	if sw, ok := w.(SparseWriter); ok && o.Sparse != SparseZeros {
+		empty := (*candidate).isEmpty
+		if o.Sparse == SparseNone {
+			empty = func(*candidate, int, int) bool { return false }
+		}
+		encode = func(s *slot) ([]byte, error) {
+			return sw.EncodeSparse(s.encoded[:0], s.index, s.block, func(from, to int) bool { return empty(&s.candidate, from, to) })
+		}
+	}
 	e := engine{
 		img:     img,
 		workers: o.workers(),
@@ -129,7 +149,7 @@ func Stream(ctx context.Context, img formats.Image, w Writer, o Options) (Result
 				return nil
 			}
 			var err error
-			s.encoded, err = w.Encode(s.encoded[:0], s.index, s.block)
+			s.encoded, err = encode(s)
 			return err
 		},
 		emit: func(s *slot) error {

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -83,9 +85,9 @@ func (d *disk) Extents(ctx context.Context) iter.Seq2[formats.Extent, error] {
 			}
 		}
 		zeroFrom := int64(0)
-		for u := int64(0); u*unit < d.size; u++ {
-			if !touched[u] {
-				continue
+		for _, u := range slices.Sorted(maps.Keys(touched)) {
+			if u*unit >= d.size {
+				break
 			}
 			if u*unit > zeroFrom && !yield(formats.Extent{Offset: zeroFrom, Length: u*unit - zeroFrom, Zero: true, HostOffset: -1}, nil) {
 				return

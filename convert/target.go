@@ -28,9 +28,6 @@ type Target struct {
 	Extension string
 	// Options are what can be chosen.
 	Options []TargetOption
-	// Sparse says that Options.Sparse is followed; other targets always leave out zeros.
-	Sparse bool
-
 	// Compress is what to choose, NAME=VALUE, for the target to be compressed; "" where there is no choice.
 	Compress string
 
@@ -71,10 +68,10 @@ func streamOptimized(s Settings) bool { return s["subformat"] == "streamOptimize
 func Targets() []Target {
 	return []Target{
 		{
-			Name: "raw", About: "the disk byte for byte; zeros become holes", Extension: ".raw", Sparse: true, streams: always, packs: never,
+			Name: "raw", About: "the disk byte for byte; zeros become holes", Extension: ".raw", streams: always, packs: never,
 		},
 		{
-			Name: "zvhd2", About: "Huawei Cloud's compressed image", Extension: ".zvhd2", Sparse: true, streams: always, packs: always,
+			Name: "zvhd2", About: "Huawei Cloud's compressed image", Extension: ".zvhd2", streams: always, packs: always,
 			Options: []TargetOption{
 				{Name: "codec", Help: "how blocks are compressed", Values: []string{"zstd", "zlib"}, Default: "zstd"},
 				levelOption("how hard the encoder tries"),
@@ -82,7 +79,7 @@ func Targets() []Target {
 			writer: zvhd2Writer,
 		},
 		{
-			Name: "zvhd", About: "Huawei Cloud's older compressed image", Extension: ".zvhd", Sparse: true, streams: always, packs: always,
+			Name: "zvhd", About: "Huawei Cloud's older compressed image", Extension: ".zvhd", streams: always, packs: always,
 			Options: []TargetOption{levelOption("how hard the encoder tries")},
 			writer:  zvhdWriter,
 		},
@@ -249,9 +246,6 @@ func (t Target) Raw() bool { return t.writer == nil }
 func (t Target) Write(ctx context.Context, img formats.Image, out io.Writer, s Settings, o Options) (Result, error) {
 	if err := CheckSize(img); err != nil {
 		return Result{}, err
-	}
-	if o.Sparse != SparseZeros && !t.Sparse {
-		return Result{}, fmt.Errorf("%s always leaves out zeros: it can't be written with sparse=%s", t.Name, o.Sparse)
 	}
 	var w Writer
 	if t.writer != nil {

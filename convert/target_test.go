@@ -172,7 +172,7 @@ func TestSparse(t *testing.T) {
 		sparse convert.Sparse
 		blocks int64 // stored
 	}{{convert.SparseZeros, 4}, {convert.SparseHoles, 5}, {convert.SparseNone, 7}} {
-		for _, target := range []string{"raw", "zvhd2", "zvhd"} {
+		for _, target := range convert.TargetNames() {
 			d := small()
 			path, r := written(t, d, target, nil, convert.Options{Sparse: c.sparse, Digest: true})
 			if r.Blocks.Count() != c.blocks {
@@ -186,7 +186,8 @@ func TestSparse(t *testing.T) {
 			if err != nil || again.Digest != r.Digest {
 				t.Errorf("%s, %s: the digest depends on what is stored, %v", target, c.sparse, err)
 			}
-			if target != "raw" && again.Blocks.Count() != c.blocks {
+			// Of a raw file and of a VHD, the file system's holes count.
+			if target != "raw" && target != "vpc" && again.Blocks.Count() != c.blocks {
 				t.Errorf("%s, %s: %d blocks read", target, c.sparse, again.Blocks.Count())
 			}
 		}
@@ -204,13 +205,6 @@ func TestSparse(t *testing.T) {
 	}
 	if _, err := convert.ParseSparse("some"); err == nil {
 		t.Error("nonsense is parsed")
-	}
-	if qcow2, err := convert.TargetByName("qcow2"); err != nil {
-		t.Error(err)
-	} else if s, err := qcow2.Settings(nil); err != nil {
-		t.Error(err)
-	} else if _, err := qcow2.Write(t.Context(), small(), io.Discard, s, convert.Options{Sparse: convert.SparseHoles}); err == nil {
-		t.Error("qcow2 is written with holes")
 	}
 }
 

@@ -1,9 +1,11 @@
 package pipeline
 
 import (
+	"cmp"
 	"slices"
 
 	"imgferry/formats/zvhd2"
+	"imgferry/upload"
 )
 
 // effort is the levels in the order of the work that they take.
@@ -59,3 +61,30 @@ func (a *autoLevel) next(now zvhd2.Level, parts loaded) zvhd2.Level {
 // changesLevel says whether the level may change on the way: blocks are then read again, which a source that
 // is read in order only does not allow.
 func (p *Push) changesLevel() bool { return p.AutoLevel && !p.Disk.Image.Sequential() }
+
+// tablesOf is what encoders of a level take beyond what the engine counts for one, in bytes: the tables in
+// which they look for matches.
+var tablesOf = [zvhd2.LevelBest + 1]int64{zvhd2.LevelBetter: 4 << 20, zvhd2.LevelBest: 36 << 20}
+
+// leastBuffers is how many part buffers are left beside the tables: one fills while another is sent.
+const leastBuffers = 2
+
+// tables is what each encoder of the run may take beyond what the engine counts for one, in bytes.
+func (p *Push) tables() int64 {
+	if p.changesLevel() {
+		return tablesOf[zvhd2.LevelBest]
+	}
+	return tablesOf[min(p.Level, zvhd2.LevelBest)]
+}
+
+func (p *Push) memory() int64 { return cmp.Or(p.Memory, upload.DefaultMemory) }
+
+// threads is how many blocks are encoded at once. The tables of high levels come out of the memory for part
+// buffers: where encoding is slow, few parts wait to be sent.
+func (p *Push) threads(plan upload.Plan) int {
+	n := p.workers()
+	if t := p.tables(); t > 0 {
+		n = max(1, min(n, int((p.memory()-leastBuffers*plan.BufferSize)/t)))
+	}
+	return n
+}

@@ -1,8 +1,10 @@
 package pipeline
 
 import (
+	"runtime"
 	"testing"
 
+	"imgferry/formats"
 	"imgferry/formats/zvhd2"
 )
 
@@ -36,6 +38,50 @@ func TestAutoLevel(t *testing.T) {
 	} {
 		if got := run(c.load, zvhd2.LevelDefault, c.parts); got != c.want {
 			t.Errorf("%+v: %v after %d parts", c.load, got, c.parts)
+		}
+	}
+}
+
+// random is an image that may be read in any order.
+type random struct{ formats.Image }
+
+func (random) Sequential() bool { return false }
+
+// The tables of the highest level come out of the memory for part buffers, however many processors there are, and
+// parts are of the same size: an upload of a machine with few is resumed on one with many.
+func TestTablesOutOfBuffers(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	const mib = 1 << 20
+	for _, c := range []struct {
+		procs   int
+		level   zvhd2.Level
+		auto    bool
+		memory  int64
+		threads int
+		buffers int
+	}{
+		{2, zvhd2.LevelDefault, false, 0, 2, 22},
+		{16, zvhd2.LevelDefault, false, 0, 5, 22},
+		{16, zvhd2.LevelDefault, true, 0, 5, 4},
+		{16, zvhd2.LevelBest, false, 0, 5, 4},
+		{16, zvhd2.LevelBest, false, 1 << 30, 5, 84},
+		{16, zvhd2.LevelBest, false, 96 * mib, 2, 2},
+		{16, zvhd2.LevelBest, false, 20 * mib, 1, 2},
+		{2, zvhd2.LevelBest, false, 0, 2, 15},
+		{1, zvhd2.LevelBetter, false, 0, 1, 21},
+	} {
+		runtime.GOMAXPROCS(c.procs)
+		p := Push{Disk: Disk{Image: random{}, Format: "qcow2"}, Level: c.level, AutoLevel: c.auto, Memory: c.memory}
+		plan, err := p.planStream(1<<30, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.threads(plan); got != c.threads || plan.Buffers != c.buffers || plan.PartSize != 8*mib {
+			t.Errorf("%+v: %d threads, %+v", c, got, plan)
+		}
+		least := int64(c.threads)*p.tables() + leastBuffers*plan.BufferSize
+		if used := int64(c.threads)*p.tables() + int64(plan.Buffers)*plan.BufferSize; used > max(p.memory(), least) {
+			t.Errorf("%+v: %d MiB", c, used/mib)
 		}
 	}
 }

@@ -274,6 +274,9 @@ func (p Push) Upload(ctx context.Context) (r Report, err error) {
 	if p.Key == "" {
 		return r, errors.New("the object's key is not set")
 	}
+	if err := notEmpty(size); err != nil {
+		return r, err
+	}
 	if err := limits.ObjectKey(p.Key); err != nil {
 		return r, err
 	}
@@ -336,7 +339,7 @@ func (p *Push) send(ctx context.Context, size int64, r *Report) error {
 	err := send(ctx, size, r)
 	if errors.Is(err, upload.ErrNoUpload) || errors.Is(err, upload.ErrReplaced) {
 		// Another run of the same push may have completed it.
-		if reused, failed := p.existing(ctx, size, r); failed == nil && reused {
+		if there, failed := p.compare(ctx, size, r); failed == nil && there {
 			err = nil
 		}
 	}
@@ -357,8 +360,19 @@ func (p *Push) request(r *Report) ims.QuickImportRequest {
 	return q
 }
 
+// notEmpty refuses a disk of size bytes that has none: neither an object nor an image can be made of it.
+func notEmpty(size int64) error {
+	if size > 0 {
+		return nil
+	}
+	return &limits.Error{Field: "virtual_size", Finding: "the disk has 0 bytes", Advice: "there is nothing to send"}
+}
+
 // check refuses before anything is sent what the service would refuse after.
 func (p *Push) check(size int64, r *Report) error {
+	if err := notEmpty(size); err != nil {
+		return err
+	}
 	err := p.checkWay(size)
 	if err != nil {
 		return err
@@ -413,6 +427,11 @@ func (p *Push) existing(ctx context.Context, size int64, r *Report) (reused bool
 	if p.Overwrite {
 		return false, nil
 	}
+	return p.compare(ctx, size, r)
+}
+
+// compare looks whether there is an object, and whether it is this disk's: ErrExists if it is another's.
+func (p *Push) compare(ctx context.Context, size int64, r *Report) (same bool, err error) {
 	o, err := p.stat(ctx, r.Key)
 	if errors.Is(err, upload.ErrNoObject) {
 		return false, nil
@@ -425,15 +444,15 @@ func (p *Push) existing(ctx context.Context, size int64, r *Report) (reused bool
 		return false, p.taken(r.Key, "made from another disk, in another format, or by another program")
 	}
 	p.Notice(fmt.Sprintf("%s/%s exists: comparing its content with the disk's", p.BucketName, r.Key))
-	same := p.sameDigest
+	judge := p.sameDigest
 	switch {
 	case o.Metadata[metaDigest] != "" && p.Format != AsIs:
 	case p.Format == ZVHD2 && p.changesLevel():
-		same = p.sameContent
+		judge = p.sameContent
 	default:
-		same = p.sameETag
+		judge = p.sameETag
 	}
-	found, ok, err := same(ctx, size, o)
+	found, ok, err := judge(ctx, size, o)
 	if err != nil {
 		return false, err
 	}

@@ -11,6 +11,8 @@ import (
 	"io"
 	"slices"
 
+	"github.com/dustin/go-humanize/english"
+
 	"imgferry/convert"
 	"imgferry/formats"
 	"imgferry/formats/zvhd2"
@@ -32,17 +34,19 @@ func (p *Push) recall(ctx context.Context, size int64, c upload.Config) (*upload
 		return nil, nil
 	}
 	found, err := upload.Recall(ctx, p.Bucket, p.Retry, c.Key, func(stored map[int]upload.StoredPart) ([]upload.JournalPart, error) {
-		p.Notice(fmt.Sprintf("finding out at which levels the %d parts of an unfinished upload were encoded", len(stored)))
+		p.Notice(fmt.Sprintf("finding out at which levels an unfinished upload was encoded, of which the store has %s", english.Plural(len(stored), "part", "")))
 		return p.levelsOf(ctx, size, stored)
 	})
 	if err != nil || found == nil {
 		return nil, err
 	}
-	p.Notice(fmt.Sprintf("the unfinished upload %s is resumed: the store has %d of its parts", found.UploadID, len(found.Parts)))
+	p.Notice(fmt.Sprintf("the unfinished upload %s is resumed: the store has %s of this disk", found.UploadID, english.Plural(len(found.Parts), "part", "")))
 	if c.Journal != nil {
-		err = c.Journal.Adopt(found)
+		if err := c.Journal.Adopt(found); err != nil {
+			p.Notice(fmt.Sprintf("no journal of the upload is kept: %v", err))
+		}
 	}
-	return found, err
+	return found, nil
 }
 
 // levelsOf finds out of which blocks, encoded at which level, the parts of an unfinished upload were made,
@@ -64,7 +68,7 @@ func (p *Push) levelsOf(ctx context.Context, size int64, stored map[int]upload.S
 		before := r.number
 		if _, ok := stored[r.number]; ok {
 			for _, level := range r.levels() {
-				if err := r.try(ctx, level, p.workers()); err != nil {
+				if err := r.try(ctx, level, p.threads(plan)); err != nil {
 					return nil, err
 				}
 				if r.number > before {
@@ -83,7 +87,7 @@ func (p *Push) levelsOf(ctx context.Context, size int64, stored map[int]upload.S
 		// Whatever is there, if anything: only where the part ended is of interest.
 		foreign++
 		r.pass = true
-		if err := r.try(ctx, r.level, p.workers()); err != nil {
+		if err := r.try(ctx, r.level, p.threads(plan)); err != nil {
 			return nil, err
 		}
 	}

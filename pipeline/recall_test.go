@@ -13,14 +13,16 @@ import (
 	"testing"
 	"time"
 
+	"imgferry/convert"
 	"imgferry/formats/raw"
 	"imgferry/formats/zvhd2"
 	"imgferry/pipeline"
 	"imgferry/upload"
 )
 
-// halfNoise returns a disk of mib MiB that compresses to about half, at each level to another size.
-func halfNoise(t *testing.T, mib int) pipeline.Disk {
+// mostlyNoise returns a disk of mib MiB that compresses to 65 to 80 percent, at each level but the fastest: a part of
+// 5 MiB takes four blocks.
+func mostlyNoise(t *testing.T, mib int) pipeline.Disk {
 	t.Helper()
 	words := make([]byte, 64<<10)
 	r := rand.New(rand.NewPCG(3, 4))
@@ -29,9 +31,11 @@ func halfNoise(t *testing.T, mib int) pipeline.Disk {
 	}
 	var b bytes.Buffer
 	for b.Len() < mib<<20 {
-		at, n := r.IntN(len(words)-64), 4+r.IntN(12)
+		at, n := r.IntN(len(words)-64), 8+r.IntN(8)
 		b.Write(words[at : at+n])
-		b.Write(binary.LittleEndian.AppendUint64(nil, r.Uint64())[:r.IntN(8)])
+		for range r.IntN(3) {
+			b.Write(binary.LittleEndian.AppendUint64(nil, r.Uint64()))
+		}
 	}
 	name := filepath.Join(t.TempDir(), "disk.raw")
 	if err := os.WriteFile(name, b.Bytes()[:mib<<20], 0o666); err != nil {
@@ -42,11 +46,20 @@ func halfNoise(t *testing.T, mib int) pipeline.Disk {
 	return d
 }
 
-// slow is a bucket behind a link that is always slower than the encoder: a part is sent once the encoder can
-// do nothing more, as far as can be seen. After so many parts it fails for good.
+// fewBuffers is the memory for five buffers of parts of so many bytes, beside the tables of as many encoders of
+// the highest level as there are.
+func fewBuffers(part int64) int64 {
+	return 5*(part+upload.MaxChunk) + int64(convert.DefaultWorkers(72<<20))*36<<20
+}
+
+// slow is a bucket behind a link that is always slower than the encoder: a part is sent once five buffers are full
+// and the encoder can do nothing more, or the whole disk of so many bytes was read. A part of the disk is four
+// blocks; were it another number, the part is sent when nothing was read for long. After so many parts it fails for
+// good.
 type slow struct {
 	pipeline.Bucket
 	progress *pipeline.Progress
+	disk     int64
 	mu       sync.Mutex
 	parts    int
 	kill     func()
@@ -62,18 +75,23 @@ func (s *slow) PutPart(ctx context.Context, key, id string, number int, body io.
 		<-ctx.Done()
 		return "", ctx.Err()
 	}
-	for before := int64(-1); ; {
+	const step, rest, long = 10 * time.Millisecond, 10, 200 // long and rest count steps
+	full := min(s.disk, int64(number+4)*4*convert.BlockSize)
+	for before, still := int64(-1), 0; ; still++ {
 		now := s.progress.Convert.Read.Load()
-		if now == before {
-			return s.Bucket.PutPart(ctx, key, id, number, body, size, sum)
+		if now != before {
+			before, still = now, 0
 		}
-		before = now
+		if now >= full && still >= rest || still >= long {
+			break
+		}
 		select {
-		case <-time.After(60 * time.Millisecond):
+		case <-time.After(step):
 		case <-ctx.Done():
 			return "", ctx.Err()
 		}
 	}
+	return s.Bucket.PutPart(ctx, key, id, number, body, size, sum)
 }
 
 // levels reads from the only journal in dir at which level each part was encoded.
@@ -104,20 +122,20 @@ func levels(t *testing.T, dir string) map[int]zvhd2.Level {
 // it had sent, with the journal and then without.
 func TestLevelRises(t *testing.T) {
 	c := newCloud(t)
-	const parts, part = 11, 5 << 20
-	p := c.push(halfNoise(t, 112))
+	const parts, part = 8, 5 << 20
+	p := c.push(mostlyNoise(t, 88))
 	p.Key, p.Senders, p.PartSize, p.StoreID, p.StateDir = "rises", 1, part, "box", t.TempDir()
-	p.AutoLevel, p.Verify, p.Memory, p.Progress = true, true, 6*(part+upload.MaxChunk), new(pipeline.Progress)
+	p.AutoLevel, p.Verify, p.Memory, p.Progress = true, true, fewBuffers(part), new(pipeline.Progress)
 	dir := pipeline.JournalDir(p.StateDir)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	p.Bucket = &slow{Bucket: c.bucket, progress: p.Progress, parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}
+	p.Bucket = &slow{Bucket: c.bucket, progress: p.Progress, disk: p.Disk.Image.Size(), parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}
 	var kept *upload.UnfinishedError
 	if _, err := p.Upload(ctx); !errors.As(err, &kept) || kept.PartsDone != parts {
 		t.Fatalf("%v", err)
 	}
 	found := levels(t, dir)
 	t.Logf("levels %v", found)
-	if found[1] != zvhd2.LevelDefault || found[4] != zvhd2.LevelDefault || found[parts] <= zvhd2.LevelDefault {
+	if found[1] != zvhd2.LevelDefault || found[4] != zvhd2.LevelDefault || found[parts] != zvhd2.LevelBetter {
 		t.Errorf("levels %v", found)
 	}
 
@@ -151,10 +169,10 @@ func TestLevelRises(t *testing.T) {
 // make again, is known by its content.
 func TestLevelFalls(t *testing.T) {
 	c := newCloud(t)
-	const parts, part = 10, 5 << 20
-	p := c.push(halfNoise(t, 104))
+	const parts, part = 7, 5 << 20
+	p := c.push(mostlyNoise(t, 66))
 	p.Key, p.Senders, p.PartSize, p.StoreID, p.StateDir = "falls", 1, part, "box", t.TempDir()
-	p.AutoLevel, p.Memory, p.Level = true, 6*(part+upload.MaxChunk), zvhd2.LevelBetter
+	p.AutoLevel, p.Memory, p.Level = true, fewBuffers(part), zvhd2.LevelBetter
 	ctx, cancel := context.WithCancelCause(t.Context())
 	p.Bucket = &doomed{Bucket: c.bucket, parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}
 	if _, err := p.Upload(ctx); !errors.As(err, new(*upload.UnfinishedError)) {

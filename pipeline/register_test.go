@@ -211,6 +211,7 @@ func TestRegisterOnce(t *testing.T) {
 		{name: "refused", post: func(int) (bool, error) { return false, refused }, posts: 1, want: refused},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			var notes []string
 			s := &service{post: c.post, hidden: c.hidden}
 			p := registering(t, newCloud(t), s, t.TempDir(), &notes)
@@ -346,6 +347,7 @@ func TestFoundImages(t *testing.T) {
 		{"killed, then active", []string{ims.StatusKilled, ims.StatusActive}, "image-of-1", "", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			var notes []string
 			s := &service{}
 			p := registering(t, newCloud(t), s, t.TempDir(), &notes)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"golang.org/x/sync/errgroup"
 
 	"imgferry/bitmap"
@@ -52,9 +53,10 @@ func (p *Push) stream(ctx context.Context, size int64, r *Report) error {
 
 // words says how a stream is sent.
 func (p *Push) words(plan upload.Plan, known int) string {
-	s := fmt.Sprintf("sending parts of %d MiB from %d buffers, encoding on %d threads", plan.PartSize>>20, plan.Buffers, p.workers())
+	s := fmt.Sprintf("sending parts of %d MiB from %d buffers, encoding on %s",
+		plan.PartSize>>20, plan.Buffers, english.Plural(p.threads(plan), "thread", ""))
 	if known > 0 {
-		s += fmt.Sprintf("; %d parts need not be encoded again", known)
+		s += fmt.Sprintf("; %s already encoded", english.Plural(known, "part is", "parts are"))
 	}
 	return s
 }
@@ -84,6 +86,10 @@ func (p *Push) journaled(ctx context.Context, key, settings string, send func(up
 	j, err := upload.OpenJournal(JournalDir(p.StateDir), upload.JournalID{Store: p.StoreID, Key: key,
 		Source:   fmt.Sprintf("%s of %d bytes: %s", p.Disk.Format, p.Disk.Image.Size(), p.Disk.Identity),
 		Settings: fmt.Sprintf("%s: %s, encrypted by %q", p.Format, settings, p.Encrypted)})
+	if errors.Is(err, upload.ErrJournalBusy) {
+		p.Notice("another run on this machine sends to the same key: this one keeps no journal")
+		return send(c)
+	}
 	if err != nil {
 		p.Notice(fmt.Sprintf("no journal of the upload is kept: %v", err))
 		return send(c)
@@ -129,7 +135,7 @@ func (p *Push) produce(ctx context.Context, size int64, known []upload.JournalPa
 	parts := upload.NewPartWriter(gctx, plan)
 	var found convert.Result
 	g.Go(func() (err error) {
-		if found, err = p.encode(gctx, size, blocks, parts, known); err != nil {
+		if found, err = p.encode(gctx, size, blocks, parts, known, p.threads(plan)); err != nil {
 			parts.Fail(err)
 			return err
 		}
@@ -151,11 +157,16 @@ func (p *Push) planStream(size, blocks int64) (upload.Plan, error) {
 	if p.Disk.Format == "raw" {
 		blocks = bitmap.Blocks(size)
 	}
-	return upload.PlanStream(blocks*zvhd2.ChunkBound+zvhd2.TailSize(blocks, bitmap.Blocks(size)), p.PartSize, p.Memory)
+	most := blocks*zvhd2.ChunkBound + zvhd2.TailSize(blocks, bitmap.Blocks(size))
+	plan, err := upload.PlanStream(most, p.PartSize, p.Memory)
+	if tables := int64(p.threads(plan)) * p.tables(); err == nil && tables > 0 {
+		return upload.PlanStream(most, p.PartSize, max(p.memory()-tables, leastBuffers*plan.BufferSize))
+	}
+	return plan, err
 }
 
 // encode writes the disk, of which the engine would read so many blocks, to parts.
-func (p *Push) encode(ctx context.Context, size, blocks int64, parts *upload.PartWriter, known []upload.JournalPart) (convert.Result, error) {
+func (p *Push) encode(ctx context.Context, size, blocks int64, parts *upload.PartWriter, known []upload.JournalPart, workers int) (convert.Result, error) {
 	w, err := newRecorder(p.Disk.Image, size, p.Level, parts, known)
 	if err != nil {
 		return convert.Result{}, err
@@ -173,7 +184,7 @@ func (p *Push) encode(ctx context.Context, size, blocks int64, parts *upload.Par
 		p.Progress.Convert.Read.Add((blocks - left) * convert.BlockSize)
 	}
 	// The digest is the recorder's: it has the hashes of blocks that the engine does not see.
-	found, err := convert.Stream(ctx, img, w, convert.Options{Progress: &p.Progress.Convert, Workers: p.workers()})
+	found, err := convert.Stream(ctx, img, w, convert.Options{Progress: &p.Progress.Convert, Workers: workers})
 	found.Digest = w.sum.Digest()
 	return found, err
 }
@@ -288,7 +299,8 @@ func (p *Push) planRaw(ctx context.Context, size int64) (found convert.Result, p
 	}
 	parts, err := data.Plan(p.PartSize)
 	if err == nil {
-		p.Notice(fmt.Sprintf("sending %s of data in %d parts; zeros are copied on the server", humanize.IBytes(uint64(parts.Data)), parts.Count))
+		p.Notice(fmt.Sprintf("sending %s of data; with zeros, which the store copies, there are %s",
+			humanize.IBytes(uint64(parts.Data)), english.Plural(parts.Count, "part", "")))
 	}
 	return found, parts, err
 }

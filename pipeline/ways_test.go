@@ -37,6 +37,7 @@ func TestWays(t *testing.T) {
 		{pipeline.ViaRegister, "", "CreateMetadata", 1},
 	} {
 		t.Run(c.via+c.kind, func(t *testing.T) {
+			t.Parallel()
 			var notes []string
 			s := &service{}
 			p := registering(t, newCloud(t), s, t.TempDir(), &notes)
@@ -79,6 +80,7 @@ func TestWaysRefuse(t *testing.T) {
 		"import, key that is none": {func(p *pipeline.Push) { p.Via, p.CMKID = pipeline.ViaImport, "a b" }, limits.KeyUnknown, "no id"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			var notes []string
 			s := &service{}
 			p := registering(t, newCloud(t), s, t.TempDir(), &notes)
@@ -135,6 +137,7 @@ func TestWaysOnce(t *testing.T) {
 		{name: "register, carried out but refused", via: pipeline.ViaRegister, put: always(true, refused), posts: 1, puts: 1, left: 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			var notes []string
 			s := &service{post: c.post, put: c.put, hidden: c.hidden}
 			p := registering(t, newCloud(t), s, t.TempDir(), &notes)
@@ -195,6 +198,7 @@ func TestWaysTakenUp(t *testing.T) {
 					continue // without the note, it can't be told from an import under way
 				}
 				t.Run(fmt.Sprint(late, via, elsewhere), func(t *testing.T) {
+					t.Parallel()
 					var notes []string
 					s := &service{}
 					p := registering(t, newCloud(t), s, t.TempDir(), &notes)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/dustin/go-humanize/english"
 )
 
 // HeadParts is how many parts at most decide whether an unfinished upload is ours.
@@ -41,6 +43,10 @@ func (s *sender) candidates(ctx context.Context) ([]Unfinished, error) {
 		s.known[u.UploadID] = true
 	}
 	if s.JournalOnly {
+		if len(found) > 0 {
+			s.Notice(fmt.Sprintf("%s of the same key can't be resumed without a journal and left alone: a list does not tell how they were begun.",
+				english.Plural(len(found), "unfinished upload", "")))
+		}
 		return nil, nil
 	}
 	return found[:min(len(found), maxCandidates)], nil
@@ -86,8 +92,8 @@ func (s *sender) open(ctx context.Context, head []*job, candidates []Unfinished)
 		if ours {
 			s.enter(u.UploadID)
 			s.stored, s.resumed = byNumber, true
-			s.Notice(fmt.Sprintf("The unfinished upload of %s is resumed: the store has %d of its parts.",
-				u.Initiated.UTC().Format(time.DateTime), len(stored)))
+			s.Notice(fmt.Sprintf("The unfinished upload of %s is resumed: the store has %s.",
+				u.Initiated.UTC().Format(time.DateTime), partsOf(len(stored))))
 			return nil
 		}
 		if len(stored) == 0 {
@@ -96,8 +102,8 @@ func (s *sender) open(ctx context.Context, head []*job, candidates []Unfinished)
 			}
 			continue
 		}
-		s.Notice(fmt.Sprintf("The unfinished upload %s of the same key, with %d parts, holds something else and is left alone.",
-			u.UploadID, len(stored)))
+		s.Notice(fmt.Sprintf("The unfinished upload %s of the same key, with %s, holds something else and is left alone.",
+			u.UploadID, partsOf(len(stored))))
 	}
 	if empty != "" {
 		// Should another run have begun it just now, then both send the same disk into it, or one of
@@ -157,7 +163,7 @@ func unlessPermanent(ctx context.Context, err error) error {
 func (s *sender) enter(uploadID string) {
 	s.uploadID = uploadID
 	if s.Journal != nil {
-		s.Journal.begin(uploadID)
+		s.noted(s.Journal.begin(uploadID))
 	}
 }
 

@@ -56,6 +56,7 @@ type Journal struct {
 	f     *os.File // nil once closed or removed
 	head  journalHead
 	parts map[int]JournalPart
+	noted bool  // the file has parts of the head's upload
 	err   error // sticky: nothing is noted any more
 }
 
@@ -87,6 +88,7 @@ func OpenJournal(dir string, id JournalID) (_ *Journal, err error) {
 	if j.head.JournalID != id {
 		j.head, j.parts, end = journalHead{}, map[int]JournalPart{}, 0
 	}
+	j.noted = len(j.parts) > 0
 	if err := j.f.Truncate(end); err != nil {
 		return nil, err
 	}
@@ -152,9 +154,12 @@ func newResume(id string, list []StoredPart) *Resume {
 	return r
 }
 
-// Adopt makes the journal that of an upload whose parts were found without it.
+// Adopt makes the journal that of an upload whose parts were found without it. After an error nothing more
+// is noted.
 func (j *Journal) Adopt(r *Resume) error {
-	j.begin(r.UploadID)
+	if err := j.begin(r.UploadID); err != nil {
+		return err
+	}
 	for _, p := range r.Parts {
 		if err := j.add(p); err != nil {
 			return err
@@ -222,15 +227,16 @@ func (p JournalPart) matches(s StoredPart) bool {
 	return s.Size == p.Size && s.ETag == p.ETag && (!isMD5(s.ETag) || s.ETag == hexSum(p.MD5))
 }
 
-// begin makes the journal that of the upload, unless it is already.
-func (j *Journal) begin(uploadID string) {
+// begin makes the journal that of the upload, unless it is already. Its error is like that of add.
+func (j *Journal) begin(uploadID string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.f == nil || j.err != nil || j.head.UploadID == uploadID {
-		return
+		return nil
 	}
 	j.head = journalHead{Version: journalVersion, UploadID: uploadID, Begun: time.Now().UTC(), JournalID: j.id}
 	clear(j.parts)
+	j.noted = false
 	body, err := j.head.append(nil)
 	if err == nil && len(body) > maxHead {
 		err = errors.New("the names are too long for a journal")
@@ -245,6 +251,17 @@ func (j *Journal) begin(uploadID string) {
 		err = syncDir(filepath.Dir(j.path))
 	}
 	j.err = err
+	return err
+}
+
+// knows reports whether a later run will find parts of the upload in the journal. j may be nil.
+func (j *Journal) knows(uploadID string) bool {
+	if j == nil {
+		return false
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.noted && j.head.UploadID == uploadID
 }
 
 // add notes a part that the store has acknowledged. It is durable on return. After the first error,
@@ -258,6 +275,7 @@ func (j *Journal) add(p JournalPart) error {
 	if j.err = p.fits(); j.err == nil {
 		j.err = j.write(p.append(nil))
 	}
+	j.noted = j.noted || j.err == nil
 	return j.err
 }
 
@@ -280,7 +298,7 @@ func (j *Journal) truncate() error {
 func (j *Journal) reset() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.head = journalHead{}
+	j.head, j.noted = journalHead{}, false
 	clear(j.parts)
 	if j.f == nil {
 		return nil

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+
+	"github.com/dustin/go-humanize"
 )
 
 // Limits of the S3 multipart protocol, which OBS shares, and our margins inside them.
@@ -52,8 +54,8 @@ type MemoryError struct {
 
 // Error returns one sentence.
 func (e *MemoryError) Error() string {
-	return fmt.Sprintf("an upload of this size needs %d MiB of part buffers, and only %d MiB are allowed",
-		ceilDiv(e.Need, 1<<20), e.Have>>20)
+	return fmt.Sprintf("an upload of this size needs %d MiB of part buffers, and only %s are allowed",
+		ceilDiv(e.Need, 1<<20), humanize.IBytes(uint64(e.Have)))
 }
 
 // PartSizeError says that parts of that size won't do.
@@ -64,7 +66,8 @@ type PartSizeError struct {
 
 // Error returns one sentence.
 func (e *PartSizeError) Error() string {
-	return fmt.Sprintf("parts of %d bytes won't do: an upload of this size takes %d MiB to %d MiB", e.Size, ceilDiv(e.Least, 1<<20), e.Most>>20)
+	return fmt.Sprintf("parts of %s won't do: an upload of this size takes parts of %d MiB to %d MiB",
+		humanize.IBytes(uint64(e.Size)), ceilDiv(e.Least, 1<<20), e.Most>>20)
 }
 
 // checkPartSize refuses a size of parts, in bytes, that the protocol or so many bytes don't allow.

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize/english"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 )
@@ -99,12 +100,11 @@ type UnfinishedError struct {
 
 // Error returns one sentence.
 func (e *UnfinishedError) Error() string {
-	parts := "parts"
-	if e.PartsDone == 1 {
-		parts = "part"
-	}
-	return fmt.Sprintf("the upload of %s is unfinished, with %d %s stored (upload id %s): %v", e.Key, e.PartsDone, parts, e.UploadID, e.Err)
+	return fmt.Sprintf("the upload of %s is unfinished, with %s stored (upload id %s): %v", e.Key, partsOf(e.PartsDone), e.UploadID, e.Err)
 }
+
+// partsOf counts parts in words.
+func partsOf(n int) string { return english.Plural(n, "part", "") }
 
 // Unwrap returns what ended the run.
 func (e *UnfinishedError) Unwrap() error { return e.Err }
@@ -445,11 +445,15 @@ func (s *sender) note(j *job, etag string, sum [md5.Size]byte, bytes *int64) err
 	if s.Journal == nil || j.Known != nil {
 		return nil
 	}
-	err := s.Journal.add(JournalPart{Number: j.Number, Level: j.Level, Size: j.Size, MD5: sum, ETag: etag, Chunks: j.Chunks})
+	s.noted(s.Journal.add(JournalPart{Number: j.Number, Level: j.Level, Size: j.Size, MD5: sum, ETag: etag, Chunks: j.Chunks}))
+	return nil
+}
+
+// noted tells of the journal's failure, if there was one: the upload goes on without.
+func (s *sender) noted(err error) {
 	if err != nil {
 		s.tell(fmt.Sprintf("Nothing more is noted in the journal, so a later run encodes everything again: %v.", err))
 	}
-	return nil
 }
 
 // finish makes the object and proves it.
@@ -578,11 +582,14 @@ func (s *sender) partsStored() int {
 	return n
 }
 
-// resumable reports whether the store has one of the parts by which a later run knows the upload
-// for its own. Without one it would be left alone, and stay for ever.
+// resumable reports whether a later run will know the upload for its own: by the journal, or by one of
+// the first parts that the store has. Otherwise it would be left alone, and stay for ever.
 func (s *sender) resumable() bool {
-	if s.resumed || s.Journal != nil && len(s.done) > 0 {
-		return true // it was known by one of them, or the journal knows it
+	switch {
+	case s.resumed, s.Journal.knows(s.uploadID):
+		return true
+	case s.JournalOnly, s.unverified.Load():
+		return false // what the store lists tells nothing
 	}
 	for n := 1; n <= s.headLength(); n++ {
 		if _, ok := s.done[n]; ok {

@@ -82,6 +82,7 @@ var (
 	ErrDenied   = errors.New("access denied")
 	ErrClock    = errors.New("this machine's clock differs too much from the store's (more than 15 minutes): set the clock")
 	ErrReplaced = errors.New("somebody else replaced the object meanwhile")
+	ErrPlain    = errors.New("the store takes no notice of the encryption that it was asked for")
 )
 
 // Error is a store's refusal, or the failure to reach it.

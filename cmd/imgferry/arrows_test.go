@@ -48,13 +48,14 @@ var mayImport = map[string][]string{
 	"upload/uploadtest": {"upload", "upload/obs"}, // test support: nothing may import it
 	"ims":               {"limits"},
 	"sandbox":           {"formats", "convert", "bitmap", "limits", "ims"},
-	"formats":           {"bitmap", "inflate"},
+	"formats":           {"bitmap", "inflate", "deflate"},
 	"formats/all":       {"formats"},
 	"source":            {"bitmap", "inflate"},
 	"limits":            {"bitmap", "inflate"},
 	"profile":           {},
 	"bitmap":            {},
 	"inflate":           {},
+	"deflate":           {},
 	"conformance":       {"pipeline", "convert", "formats", "formats/all", "source"},
 	"bench":             {"convert", "formats", "formats/all", "source", "bitmap"},
 }

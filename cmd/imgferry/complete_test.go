@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -151,15 +150,14 @@ func TestCompleteFromCloud(t *testing.T) {
 		check(nil, "push", "--bucket", "")
 		check(nil, "images", "show", "")
 	}
-	// A service that does not answer is given up after the deadline.
+	// A service that does not answer is given up after the deadline: nothing is tried a second time.
 	hang := func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }
-	s.store.set(hang)
-	s.ims.set(hang)
 	for _, args := range [][]string{{"push", "--bucket", ""}, {"images", "delete", ""}} {
-		start := time.Now()
+		s.store.set(hang)
+		s.ims.set(hang)
 		check(nil, args...)
-		if took := time.Since(start); took > 30*time.Second {
-			t.Errorf("%v took %v", args, took)
+		if n := s.store.count.Load() + s.ims.count.Load(); n > 1 {
+			t.Errorf("%v: %d requests", args, n)
 		}
 	}
 }

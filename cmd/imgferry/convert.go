@@ -220,8 +220,6 @@ func (c *convertCommand) parse(dst string) (v conversion, err error) {
 		return v, usagef("%s is not compressed, or not with these options: leave out -c", v.Name)
 	case c.level != "" && !packed:
 		return v, usagef("%s is not compressed with these options: choose %s, or leave out --compress-level", v.Name, v.Compress)
-	case v.sparse != convert.SparseZeros && !v.Sparse:
-		return v, usagef("%s always leaves out zeros: leave out --sparse", v.Name)
 	case c.bitmap && !v.Raw():
 		return v, usagef("--write-bitmap is for raw disks: %s has its own tables", v.Name)
 	}

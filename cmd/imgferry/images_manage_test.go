@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"imgferry/ims"
 	"imgferry/limits"
@@ -218,8 +217,7 @@ func TestJobsThatFail(t *testing.T) {
 	if got := read[started](t, r); len(got.Results) != 2 || !strings.Contains(r.stderr, "1 of 2 parts did not succeed: image b for project p: failed") {
 		t.Errorf("%+v", r)
 	}
-	start := time.Now()
-	if r := s.want(exitTimeout, "jobs", "wait", "j3", "--wait-timeout", "300ms"); !strings.Contains(r.stderr, "RUNNING at 30 %") || !strings.Contains(r.stderr, "imgferry jobs wait j3") || time.Since(start) > 20*time.Second {
+	if r := s.want(exitTimeout, "jobs", "wait", "j3", "--wait-timeout", "300ms"); !strings.Contains(r.stderr, "RUNNING at 30 %") || !strings.Contains(r.stderr, "imgferry jobs wait j3") {
 		t.Errorf("%+v", r)
 	}
 	// The other path, where the service has no first one.

@@ -80,7 +80,7 @@ func TestKill(t *testing.T) {
 		cmd := exec.Command(self)
 		cmd.Args = append(append(append([]string{"imgferry", args[0]}, w.through(endpoint)...),
 			"--part-size", chaosPart, "--concurrency", fmt.Sprint(senders)), args[1:]...)
-		cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+state)
+		cmd.Env = ownEnv("XDG_STATE_HOME=" + state)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		if err := cmd.Start(); err != nil {

@@ -55,7 +55,6 @@ const liesHead = `# What the commands say of images that lie, or ask for what th
 func TestLies(t *testing.T) {
 	top := lyingFolder(t)
 	at := func(name string) string { return filepath.Join(top, name) }
-	t.Setenv("GOMEMLIMIT", "off")
 	source := (&world{t: t, dir: t.TempDir()}).disk(4)
 	converted := func(format string) lying {
 		good := at("good." + format)
@@ -138,7 +137,7 @@ func runOnLie(t *testing.T, args ...string) (result, error) {
 	var stdout, stderr bytes.Buffer
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	err := run(ctx, args, strings.NewReader(""), &stdout, &stderr)
+	err := (&app{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, pace: hurry}).run(ctx, args)
 	runtime.ReadMemStats(&after)
 	if ctx.Err() != nil {
 		t.Errorf("%v: %v", args, context.Cause(ctx))

@@ -99,7 +99,7 @@ func TestPullKilled(t *testing.T) {
 			return false
 		})
 		victim := exec.Command(self)
-		victim.Args = args
+		victim.Args, victim.Env = args, ownEnv()
 		var stderr bytes.Buffer
 		victim.Stderr = &stderr
 		if err := victim.Start(); err != nil {
@@ -149,7 +149,7 @@ func TestPullKilled(t *testing.T) {
 			return false
 		})
 		again := exec.Command(self)
-		again.Args = args
+		again.Args, again.Env = args, ownEnv()
 		again.Stderr = &stderr
 		out, err := again.Output()
 		if err != nil {

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 )
 
 // reach runs a command that reads from the store, in a hurry.
@@ -20,7 +19,7 @@ func (w *world) reach(ctx context.Context, args ...string) result {
 	w.t.Helper()
 	settings := []string{"--obs-endpoint", w.store.URL, "--ak", "test-key", "--sk", "the-test-secret", "--region", w.box.Region(), "--retries", "3"}
 	var stdout, stderr bytes.Buffer
-	a := &app{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, pace: pace{backoff: time.Millisecond, poll: time.Millisecond}}
+	a := &app{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, pace: hurry}
 	err := a.run(ctx, append(append([]string{args[0]}, settings...), args[1:]...))
 	return result{exitCode(err), stdout.String(), stderr.String()}
 }

@@ -7,15 +7,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"imgferry/formats"
 	"imgferry/ims"
 	"imgferry/limits"
 	"imgferry/pipeline"
@@ -104,19 +101,11 @@ func (c *pushCommand) run(ctx context.Context, path string) (err error) {
 	if err := c.complete(path); err != nil {
 		return err
 	}
-	limitMemory(c.push.Memory + pushMemory)
-	img, err := c.source.open(ctx, path)
+	img, err := c.sending.open(ctx, path, &c.source, &c.push, "--format zvhd2")
 	if err != nil {
 		return err
 	}
 	defer img.Close()
-	path = publicName(path)
-	c.push.Disk = c.sending.open(img, &c.source)
-	if c.push.Format == pipeline.Raw {
-		if err := notNested(img, "Use --format zvhd2, which can't be taken for anything else."); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
 
 	stop, err := c.sandbox.start(ctx, c.app, &c.cloud)
 	if err != nil {
@@ -142,10 +131,7 @@ func (c *pushCommand) run(ctx context.Context, path string) (err error) {
 	start := time.Now()
 	r, err := c.watched(ctx)
 	if err != nil {
-		if errors.As(err, new(*formats.Error)) || errors.Is(err, pipeline.ErrChanged) {
-			err = fmt.Errorf("%s: %w", path, err)
-		}
-		return c.advise(r, err)
+		return c.advise(r, ofImage(path, err))
 	}
 	return c.out.emit(r, func(w io.Writer) error {
 		c.summary(r, time.Since(start))
@@ -213,18 +199,6 @@ func (c *pushCommand) complete(path string) error {
 	return nil
 }
 
-// pushMemory is what a push takes besides its part buffers, in bytes: the engine and the program.
-const pushMemory = 48 << 20
-
-// limitMemory makes the garbage collector work harder as the heap comes near limit bytes, instead
-// of letting it grow to twice what is in use. Buffers are most of the heap and live to the end, so
-// that costs next to nothing. What the user said by GOMEMLIMIT stands.
-func limitMemory(limit int64) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
-	}
-}
-
 // maxBitmap bounds a bitmap file in bytes: a disk of 64 TiB in the layout of ZVHD2, and room for
 // other layouts.
 const maxBitmap = 16 << 20
@@ -271,7 +245,7 @@ func (c *pushCommand) summary(r pipeline.Report, took time.Duration) {
 	case c.push.NoWait:
 		what = "import job " + r.JobID + " is under way"
 	}
-	c.say("%s: %s from a disk of %s to %s/%s in %.1f s", what, sentSummary(r), humanize.IBytes(uint64(r.VirtualSize)), r.Bucket, r.Key, took.Seconds())
+	c.say("%s: %s", what, sentSummary(r, took))
 }
 
 // advise adds to err how to go on after an upload that was kept, or a wait that was ended.

@@ -41,7 +41,11 @@ func TestChaos(t *testing.T) {
 				proxy := uploadtest.NewProxy(t, uploadtest.Options{Target: w.box.StoreEndpoint(), Seed: seed, Hold: 4 * time.Second})
 				defer proxy.Close()
 				proxy.Inject(faults...)
-				settings := append(w.through(proxy.URL), "--retries", "7", "--request-timeout", "3s", "--part-size", chaosPart, "--concurrency", "3")
+				timeout := "1m" // a busy machine may be slow to answer
+				if stalls(faults) {
+					timeout = "3s"
+				}
+				settings := append(w.through(proxy.URL), "--retries", "7", "--request-timeout", timeout, "--part-size", chaosPart, "--concurrency", "3")
 				command := args(key)
 				command = append(append(command[:1:1], settings...), command[1:]...)
 				met := func(r result) string {

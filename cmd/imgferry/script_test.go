@@ -5,14 +5,39 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"imgferry": main})
+	testscript.Main(manyRuns{m}, map[string]func(){"imgferry": main})
+}
+
+// manyRuns are the tests, most of which run the program in this one process. Its limit of memory is for one
+// run: here it would stay, and stop everything again and again once the heap of all of them is near it.
+// Garbage of many small runs is collected more seldom.
+type manyRuns struct{ testscript.TestingM }
+
+const noMemoryLimit = "GOMEMLIMIT=off"
+
+func (m manyRuns) Run() int {
+	name, value, _ := strings.Cut(noMemoryLimit, "=")
+	if err := os.Setenv(name, value); err != nil {
+		panic(err)
+	}
+	debug.SetGCPercent(400)
+	return m.TestingM.Run()
+}
+
+// ownEnv is the environment of a run in a process of its own, which has its own limit of memory.
+func ownEnv(more ...string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return v == noMemoryLimit })
+	return append(env, more...)
 }
 
 // TestScripts runs the program as users do: each script of testdata/script in a folder of its own.

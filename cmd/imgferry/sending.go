@@ -1,14 +1,21 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"os"
+	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 	"golang.org/x/time/rate"
 
+	"imgferry/formats"
 	"imgferry/formats/zvhd2"
 	"imgferry/pipeline"
 	"imgferry/profile"
@@ -73,6 +80,9 @@ func (s *sendFlags) apply(a *app, p *pipeline.Push, c *cloud) (err error) {
 	}
 	p.Encrypted = s.sse
 	p.Memory, p.PartSize = int64(s.memory), int64(s.partSize)
+	if s.bwlimit > 0 && s.bwlimit < minLimit {
+		return usagef("--bwlimit takes bytes a second, %s or more, such as 10MiB, not %d", humanize.IBytes(minLimit), s.bwlimit)
+	}
 	if s.bwlimit > 0 {
 		p.Limit = rate.NewLimiter(rate.Limit(s.bwlimit), int(max(minBurst, min(maxBurst, s.bwlimit/8))))
 	}
@@ -83,17 +93,54 @@ func (s *sendFlags) apply(a *app, p *pipeline.Push, c *cloud) (err error) {
 	return nil
 }
 
+// minLimit is the least that --bwlimit takes, in bytes a second: slower, stores end the connection in the
+// middle of a part, and a plain number was most likely meant in KiB or MiB.
+const minLimit = 8 << 10
+
 // The largest piece that goes out at once under --bwlimit, in bytes.
 const (
 	minBurst = 4 << 10
 	maxBurst = 1 << 20
 )
 
-// open makes p's disk of img, whose bytes differ with the flags that opened it.
-func (s *sendFlags) open(img *pipeline.Opened, from *sourceFlags) pipeline.Disk {
-	d := img.Disk()
-	d.Identity = fmt.Sprintf("snapshot %q, disk %q, backing %q\n%s", from.opener.Snapshot, from.opener.Disk, from.opener.BackingFormat, img.Identity())
-	return d
+// open opens the disk image called path, as p's disk. instead is the flag for a format that a disk which may
+// not be sent raw can have.
+func (s *sendFlags) open(ctx context.Context, path string, from *sourceFlags, p *pipeline.Push, instead string) (*pipeline.Opened, error) {
+	limitMemory(p.Memory + sendMemory)
+	img, err := from.open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	p.Disk = img.Disk()
+	// The flags decide what bytes are in it, too.
+	p.Disk.Identity = fmt.Sprintf("snapshot %q, disk %q, backing %q\n%s", from.opener.Snapshot, from.opener.Disk, from.opener.BackingFormat, img.Identity())
+	if p.Format == pipeline.Raw {
+		if err := notNested(img, "Use "+instead+", which can't be taken for anything else."); err != nil {
+			img.Close()
+			return nil, fmt.Errorf("%s: %w", publicName(path), err)
+		}
+	}
+	return img, nil
+}
+
+// ofImage adds to err the name of the image where it is about that.
+func ofImage(path string, err error) error {
+	if errors.As(err, new(*formats.Error)) || errors.Is(err, pipeline.ErrChanged) {
+		return fmt.Errorf("%s: %w", publicName(path), err)
+	}
+	return err
+}
+
+// sendMemory is what a run takes besides its part buffers, in bytes: the engine and the program.
+const sendMemory = 48 << 20
+
+// limitMemory makes the garbage collector work harder as the heap comes near limit bytes, instead
+// of letting it grow to twice what is in use. Buffers are most of the heap and live to the end, so
+// that costs next to nothing. What the user said by GOMEMLIMIT stands.
+func limitMemory(limit int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
 }
 
 // places tells p where its notes and journals are, and what they are about.
@@ -123,32 +170,37 @@ func snapshotOf(p *pipeline.Push) snapshot {
 }
 
 // sentSummary says what became of the object's bytes.
-func sentSummary(r pipeline.Report) string {
-	text := "sent " + humanize.IBytes(uint64(r.Sent))
+func sentSummary(r pipeline.Report, took time.Duration) string {
+	text := fmt.Sprintf("sent %s from a disk of %s to %s/%s in %.1f s",
+		humanize.IBytes(uint64(r.Sent)), humanize.IBytes(uint64(r.VirtualSize)), r.Bucket, r.Key, took.Seconds())
 	if r.Skipped > 0 {
-		text += fmt.Sprintf(", %s was there already", humanize.IBytes(uint64(r.Skipped)))
+		text += fmt.Sprintf("; %s was there already", humanize.IBytes(uint64(r.Skipped)))
 	}
 	if r.Copied > 0 {
-		text += fmt.Sprintf(", %s of zeros was copied by the store", humanize.IBytes(uint64(r.Copied)))
+		text += fmt.Sprintf("; the store copied %s of zeros", humanize.IBytes(uint64(r.Copied)))
 	}
 	if r.Retries > 0 {
-		text += fmt.Sprintf(", repeated %d requests (of %d allowed)", r.Retries, r.RetryBudget)
+		text += fmt.Sprintf("; %s repeated (%d allowed)", english.Plural(int(r.Retries), "request was", "requests were"), r.RetryBudget)
 	}
 	if r.Verified {
-		text += ", read it back and found it the same"
+		text += "; read it back and found it the same"
 	}
 	return text
 }
 
-// advise adds to err how to go on after an upload that was kept.
+// advise adds to err how to go on after an upload that was kept, and what else flags say better than the
+// error's class.
 func (s *sendFlags) advise(err error, c *cloud, box *sandboxFlags) error {
 	var kept *upload.UnfinishedError
 	var stuck *upload.AbortError
 	var size *upload.PartSizeError
+	var store *upload.Error
 	abort := "imgferry uploads --abort " + box.where(*c) + " -- "
 	switch {
 	case errors.As(err, &size):
 		return &usageError{err}
+	case s.sse != "" && errors.As(err, &store) && refusesEncryption(store):
+		return &coded{&advised{err, []string{"The store may not encrypt in this way: leave --sse out, or ask for another one."}}, exitUsage}
 	case errors.As(err, &stuck):
 		return &advised{err, []string{"To remove what was left behind:  " + abort + shellQuote(stuck.Key)}}
 	case errors.As(err, &kept):
@@ -158,4 +210,10 @@ func (s *sendFlags) advise(err error, c *cloud, box *sandboxFlags) error {
 		}}
 	}
 	return err
+}
+
+// refusesEncryption reports a store's refusal that may be due to the encryption that was asked for.
+func refusesEncryption(e *upload.Error) bool {
+	return e.Class == upload.ErrPlain || e.Status == http.StatusNotImplemented || e.Code == "NotImplemented" || e.Code == "InvalidArgument" ||
+		strings.Contains(e.Code, "KMS") || strings.Contains(e.Code, "Encrypt")
 }

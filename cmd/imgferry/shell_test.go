@@ -42,7 +42,7 @@ func (s *shell) run(args ...string) result { return s.runWith(strings.NewReader(
 func (s *shell) runWith(stdin io.Reader, args ...string) result {
 	s.t.Helper()
 	var stdout, stderr bytes.Buffer
-	err := run(s.t.Context(), args, stdin, &stdout, &stderr)
+	err := (&app{stdin: stdin, stdout: &stdout, stderr: &stderr, pace: hurry}).run(s.t.Context(), args)
 	if strings.Contains(stderr.String()+stdout.String(), "the-test-secret") {
 		s.t.Errorf("the secret key is in the output of %v:\n%s%s", args, stdout.String(), stderr.String())
 	}

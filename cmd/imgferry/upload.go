@@ -9,10 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"imgferry/formats"
 	"imgferry/pipeline"
 )
 
@@ -77,19 +75,12 @@ func (c *uploadCommand) run(ctx context.Context, path, to string) error {
 	if err := c.complete(path, to); err != nil {
 		return err
 	}
-	limitMemory(c.push.Memory + pushMemory)
-	img, err := c.source.open(ctx, path)
+	img, err := c.sending.open(ctx, path, &c.source, &c.push, "-O zvhd2")
 	if err != nil {
 		return err
 	}
 	defer img.Close()
-	path = publicName(path)
-	c.push.Disk = c.sending.open(img, &c.source)
-	if c.push.Format == pipeline.Raw {
-		if err := notNested(img, "Use -O zvhd2, which can't be taken for anything else."); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
+
 	stop, err := c.sandbox.start(ctx, c.app, &c.cloud)
 	if err != nil {
 		return err
@@ -105,14 +96,14 @@ func (c *uploadCommand) run(ctx context.Context, path, to string) error {
 	stopWatch := c.watch(func() snapshot { return snapshotOf(&c.push) })
 	r, err := c.push.Upload(ctx)
 	stopWatch()
+	if errors.Is(err, pipeline.ErrExists) {
+		err = &advised{err, []string{"Use --overwrite to replace it, or name another key."}}
+	}
 	if err != nil {
-		if errors.As(err, new(*formats.Error)) || errors.Is(err, pipeline.ErrChanged) {
-			err = fmt.Errorf("%s: %w", path, err)
-		}
-		return c.sending.advise(err, &c.cloud, &c.sandbox)
+		return c.sending.advise(ofImage(path, err), &c.cloud, &c.sandbox)
 	}
 	return c.out.emit(r, func(w io.Writer) error {
-		c.say("%s from a disk of %s to %s/%s in %.1f s", sentSummary(r), humanize.IBytes(uint64(r.VirtualSize)), r.Bucket, r.Key, time.Since(start).Seconds())
+		c.say("%s", sentSummary(r, time.Since(start)))
 		_, err := fmt.Fprintf(w, "s3://%s/%s\n", r.Bucket, r.Key)
 		return err
 	})

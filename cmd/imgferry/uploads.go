@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"imgferry/pipeline"
 	"imgferry/profile"
@@ -22,7 +25,7 @@ type uploadsCommand struct {
 	sandbox   sandboxFlags
 	abort     bool
 	clean     bool
-	olderThan timeout
+	olderThan age
 	out       *output
 }
 
@@ -34,12 +37,13 @@ func (a *app) uploadsCommand() *cobra.Command {
 		Long: `Uploads lists the unfinished multipart uploads in the bucket, all or those of KEY.
 They take up space that is paid for until they are completed or aborted. With
 --abort those of KEY are aborted; with --older-than, those that began longer ago
-than that, of KEY or of all keys.
+than that, of KEY or of all keys. Without --abort the same command only lists them.
+KEY may be written as s3://BUCKET/KEY.
 
 --clean removes what uploads of raw disks keep in the bucket: the objects of zeros
 under ` + upload.ZeroPrefix + `, which the next one makes anew.`,
 		Example: `  imgferry uploads --older-than 48h
-  imgferry uploads --abort --older-than 168h`,
+  imgferry uploads --abort --older-than 7d`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,12 +51,15 @@ under ` + upload.ZeroPrefix + `, which the next one makes anew.`,
 			if len(args) == 1 {
 				key = args[0]
 			}
+			if b, k, _ := parseS3(key); b != "" {
+				c.cloud.bucket, key = b, k
+			}
 			return c.run(cmd.Context(), key)
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&c.abort, "abort", false, "abort the uploads listed; needs KEY or --older-than")
-	f.Var(&c.olderThan, "older-than", "only uploads that began longer ago, such as 48h")
+	f.Var(&c.olderThan, "older-than", "only uploads that began longer ago, such as 48h or 7d")
 	f.BoolVar(&c.clean, "clean", false, "remove the objects of zeros, and their unfinished uploads")
 	c.out = a.outputFlags(cmd)
 	c.cloud.storeFlags(cmd)
@@ -101,26 +108,43 @@ func (c *uploadsCommand) run(ctx context.Context, key string) error {
 	if prefix == "" {
 		c.prune(all)
 	}
-	list := []unfinished{}
-	for _, u := range all {
-		if key != "" && u.Key != key || c.olderThan != 0 && time.Since(u.Initiated) <= time.Duration(c.olderThan) {
-			continue // a longer key that begins the same, or not old enough
-		}
-		one, err := c.look(ctx, store, u)
-		if errors.Is(err, upload.ErrNoUpload) {
-			continue // ended in the meantime
-		}
-		if err != nil {
-			return err
-		}
-		list = append(list, one)
+	all = slices.DeleteFunc(all, func(u upload.Unfinished) bool {
+		// A longer key that begins the same, or not old enough.
+		return key != "" && u.Key != key || c.olderThan != 0 && time.Since(u.Initiated) <= time.Duration(c.olderThan)
+	})
+	list, err := c.each(ctx, store, all)
+	if err != nil {
+		return err
 	}
 	if c.clean {
 		if err := removeZeros(ctx, bucket, policy); err != nil {
 			return err
 		}
 	}
-	return c.out.emit(list, func(w io.Writer) error { return c.print(w, list) })
+	return c.out.emit(list, func(w io.Writer) error { return c.print(w, list, key) })
+}
+
+// lookers is how many uploads are looked into at the same time: there may be thousands, and each takes a
+// request or two.
+const lookers = 8
+
+// each looks into every upload, in their order. Those that ended in the meantime are left out.
+func (c *uploadsCommand) each(ctx context.Context, store upload.Bucket, all []upload.Unfinished) ([]unfinished, error) {
+	list := make([]unfinished, len(all))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(lookers)
+	for i, u := range all {
+		g.Go(func() error {
+			one, err := c.look(ctx, store, u)
+			if errors.Is(err, upload.ErrNoUpload) {
+				return nil
+			}
+			list[i] = one
+			return err
+		})
+	}
+	err := g.Wait()
+	return slices.DeleteFunc(list, func(u unfinished) bool { return u.UploadID == "" }), err
 }
 
 // look finds out what an upload has, and aborts it if that is wanted.
@@ -172,10 +196,13 @@ func (c *uploadsCommand) prune(all []upload.Unfinished) {
 	}
 }
 
-func (c *uploadsCommand) print(w io.Writer, list []unfinished) error {
-	if c.clean {
+func (c *uploadsCommand) print(w io.Writer, list []unfinished, key string) error {
+	switch {
+	case c.clean:
 		c.say("the objects of zeros are removed")
-	} else if len(list) == 0 {
+	case len(list) == 0 && key != "":
+		c.say("no unfinished uploads of %s/%s", c.cloud.bucket, key)
+	case len(list) == 0:
 		c.say("no unfinished uploads")
 	}
 	if len(list) == 0 {
@@ -190,4 +217,29 @@ func (c *uploadsCommand) print(w io.Writer, list []unfinished) error {
 		rows = append(rows, []string{u.Key, strconv.Itoa(u.Parts), humanize.IBytes(uint64(u.Size)), humanize.Time(u.Initiated), id})
 	}
 	return printTable(w, []string{"KEY", "PARTS", "SIZE", "STARTED", "UPLOAD ID"}, rows)
+}
+
+// age is a flag: a time above 0, or days such as 7d.
+type age time.Duration
+
+// String returns the age as time.Duration has it.
+func (a *age) String() string { return (*timeout)(a).String() }
+
+// Type is what the help calls the value.
+func (*age) Type() string { return "duration" }
+
+// Set takes what time.ParseDuration does, and days.
+func (a *age) Set(s string) error {
+	if n, ok := strings.CutSuffix(s, "d"); ok {
+		days, err := strconv.ParseUint(n, 10, 16)
+		if err != nil || days == 0 {
+			return errors.New("use a time such as 12h or 7d")
+		}
+		*a = age(time.Duration(days) * 24 * time.Hour)
+		return nil
+	}
+	if (*timeout)(a).Set(s) != nil {
+		return errors.New("use a time such as 12h or 7d")
+	}
+	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"imgferry/upload"
 	"imgferry/upload/obs"
@@ -74,9 +73,7 @@ func (w *world) through(endpoint string) []string {
 // hurried runs the program, which waits for next to nothing between its tries.
 func (w *world) hurried(ctx context.Context, args ...string) result {
 	var stdout, stderr bytes.Buffer
-	a := &app{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, pace: pace{
-		backoff: time.Millisecond, poll: 5 * time.Millisecond, settle: 100 * time.Millisecond,
-	}}
+	a := &app{stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr, pace: hurry}
 	err := a.run(ctx, args)
 	return result{exitCode(err), stdout.String(), stderr.String()}
 }

@@ -8,10 +8,10 @@ import (
 
 // Noise is data that doesn't compress. It depends on the seed only.
 func Noise(seed uint64, n int) []byte {
-	r := rand.New(rand.NewPCG(seed, 2))
+	r := rand.NewPCG(seed, 2)
 	p := make([]byte, n)
 	for i := range p {
-		p[i] = byte(r.Uint32())
+		p[i] = byte(r.Uint64() >> 32)
 	}
 	return p
 }
@@ -67,10 +67,15 @@ func (s sparse) ReadAt(p []byte, off int64) (int, error) {
 // expect returns the n bytes at off that the case says are there.
 func (c Case) expect(off, n int64) []byte {
 	p := make([]byte, n)
-	if c.Content != nil {
-		if k, err := c.Content.ReadAt(p, off); int64(k) < n {
-			panic("formatstest: case " + c.Name + ": its content is shorter than its size: " + err.Error())
-		}
-	}
+	c.fill(p, off)
 	return p
+}
+
+// fill fills p with the bytes at off that the case says are there.
+func (c Case) fill(p []byte, off int64) {
+	if c.Content == nil {
+		clear(p)
+	} else if n, err := c.Content.ReadAt(p, off); n < len(p) {
+		panic("formatstest: case " + c.Name + ": its content is shorter than its size: " + err.Error())
+	}
 }

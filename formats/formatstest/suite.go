@@ -15,7 +15,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -147,7 +149,7 @@ func (s suite) content(t *testing.T) {
 	for _, step := range steps {
 		// Dirty bytes: whoever forgets to write zeros is found out.
 		step = min(step, s.c.Size)
-		p, dirty := make([]byte, step), bytes.Repeat([]byte{0xdb}, int(step))
+		p, dirty, want := make([]byte, step), bytes.Repeat([]byte{0xdb}, int(step)), make([]byte, step)
 		for _, r := range s.readable(t, img) {
 			for off := r[0]; off < r[1]; off += step {
 				q := p[:min(step, r[1]-off)]
@@ -156,7 +158,8 @@ func (s suite) content(t *testing.T) {
 				if n != len(q) || err != nil && !(err == io.EOF && off+int64(n) == s.c.Size) {
 					t.Fatalf("%d bytes at %d: %d, %v", len(q), off, n, err)
 				}
-				if want := s.c.expect(off, int64(n)); !bytes.Equal(q, want) {
+				want := want[:n]
+				if s.c.fill(want, off); !bytes.Equal(q, want) {
 					t.Fatalf("steps of %d: byte %d differs", step, off+diff(q, want))
 				}
 			}
@@ -343,6 +346,7 @@ func (s suite) closeDuringReads(t *testing.T) {
 				if i == 0 {
 					reading.Done()
 				}
+				runtime.Gosched() // the others need not wait for long
 				switch {
 				case errors.Is(err, os.ErrClosed):
 					return
@@ -366,21 +370,28 @@ func (s suite) closeDuringReads(t *testing.T) {
 // ownership: Open keeps the source only if it succeeds, and Close closes it once. Nothing stays
 // behind.
 func (s suite) ownership(t *testing.T) {
-	before := runtime.NumGoroutine()
-	src := &memory{p: s.c.Image}
-	img, err := s.f.Open(context.Background(), src, s.c.Resolver)
-	if err != nil {
+	// Goroutines have the label of the one that started them: other tests may run at once.
+	const label = "formatstest.ownership"
+	pprof.Do(context.Background(), pprof.Labels(label, t.Name()), func(ctx context.Context) {
+		src := &memory{p: s.c.Image}
+		img, err := s.f.Open(ctx, src, s.c.Resolver)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if src.closes.Load() != 0 {
+			t.Error("open closed the source")
+		}
+		img.Close()
+		if n := src.closes.Load(); n != 1 {
+			t.Errorf("close closed the source %d times", n)
+		}
+	})
+	var running strings.Builder
+	if err := pprof.Lookup("goroutine").WriteTo(&running, 1); err != nil {
 		t.Fatal(err)
 	}
-	if src.closes.Load() != 0 {
-		t.Error("open closed the source")
-	}
-	img.Close()
-	if n := src.closes.Load(); n != 1 {
-		t.Errorf("close closed the source %d times", n)
-	}
-	if after := runtime.NumGoroutine(); after > before {
-		t.Errorf("%d goroutines before, %d after", before, after)
+	if strings.Contains(running.String(), fmt.Sprintf("%q:%q", label, t.Name())) {
+		t.Errorf("a goroutine stayed behind:\n%s", running.String())
 	}
 }
 
@@ -429,7 +440,7 @@ func (s suite) readAll(img formats.Image) (same bool, err error) {
 		runs = append(runs, e)
 	}
 	same = true
-	p := make([]byte, 256<<10)
+	p, want := make([]byte, 256<<10), make([]byte, 256<<10)
 	// From the back: that is where what a cut has damaged mostly lies.
 	for _, e := range slices.Backward(runs) {
 		end := e.Offset + e.Length
@@ -444,7 +455,8 @@ func (s suite) readAll(img formats.Image) (same bool, err error) {
 				}
 				return false, err
 			}
-			same = same && bytes.Equal(q, s.c.expect(off, int64(len(q))))
+			s.c.fill(want[:len(q)], off)
+			same = same && bytes.Equal(q, want[:len(q)])
 		}
 	}
 	return same, nil

@@ -1,23 +1,46 @@
 // Package hwstream has what the two stream formats of Huawei Cloud, ZVHD and ZVHD2, share: the frame of
-// a stored block (a chunk), and the checksum and geometry of their footers.
+// a stored block (a chunk), the index of chunks that a reader keeps, flushed zlib payloads, and the
+// footer's common part.
 //
-// It compresses nothing and reads no files: that is for packages zvhd and zvhd2, whose payloads and
-// footers differ.
+// It neither reads nor writes files: that is for packages zvhd and zvhd2, which know what lies where in
+// theirs.
 package hwstream
 
 import (
 	"encoding/binary"
+	"fmt"
 
+	"imgferry/bitmap"
 	"imgferry/formats"
+)
+
+// Sizes that hold for both formats, in bytes.
+const (
+	// Page is what every structure is padded to.
+	Page = 4096
+	// SectorSize is what disk sizes are multiples of.
+	SectorSize = 512
+	// BlockSize is the unit of storage and compression.
+	BlockSize = bitmap.BlockSize
+
+	// MaxDiskSize is the largest disk that is written and read: 32 TiB, the largest disk of the cloud
+	// that takes these formats. It bounds an Index at 128 MiB (4 MiB for a full 1 TiB).
+	MaxDiskSize = 32 << 40
+	// MaxFileSize is what an Index can address with 32 bits of pages: 16 TiB.
+	MaxFileSize = Page << 32
+
+	// ChunkBound is the longest chunk that is made, with any codec and level. A block that can't be
+	// compressed is stored as raw pieces with 3 bytes of head each per 64 or 128 KiB (zstd) or 5 per
+	// 64 KiB (zlib), hundreds of bytes in all: with head and postfix it fits in one page more than the
+	// block.
+	ChunkBound = BlockSize + Page
+	// MaxChunk is the longest chunk that is read. Nothing in the formats bounds it, but real encoders
+	// stay below BlockSize + 2 pages; it is the size of a read buffer.
+	MaxChunk = 2 * BlockSize
 )
 
 // A chunk is a stored block: head, payload, padding, postfix. All integers are little-endian.
 const (
-	// Page is what every structure is padded to, in bytes.
-	Page = 4096
-	// SectorSize is what disk sizes are multiples of, in bytes.
-	SectorSize = 512
-
 	prefix = "hwstream bg\x00"
 	// Postfix ends a chunk.
 	Postfix = "end\x00"
@@ -56,14 +79,27 @@ func Seal(dst []byte, start int) []byte {
 	return append(dst, Postfix...)
 }
 
+// AppendChunk appends the chunk of a block whose payload compress appends. It refuses one that would be
+// longer than ChunkBound with room bytes more. format is the name in errors, here and below.
+func AppendChunk(format string, dst []byte, block, room int64, compress func(dst []byte) ([]byte, error)) ([]byte, error) {
+	start := len(dst)
+	dst, err := compress(AppendHead(dst, uint32(block), 0))
+	if err != nil {
+		return dst[:start], fmt.Errorf("%s: encoding block %d: %w", format, block, err)
+	}
+	if size := int64(len(dst) - start - HeadSize); Length(size+room) > ChunkBound {
+		return dst[:start], fmt.Errorf("%s: block %d grew to %d bytes in the encoder", format, block, size)
+	}
+	return Seal(dst, start), nil
+}
+
 // Head is what the head of a chunk says.
 type Head struct {
 	Size  int64 // bytes of payload
 	Block uint32
 }
 
-// ParseHead reads the head of the chunk at file offset pos, HeadSize bytes. format is the name in
-// errors, here and below.
+// ParseHead reads the head of the chunk at file offset pos, HeadSize bytes.
 func ParseHead(format string, head []byte, pos int64) (Head, error) {
 	if string(head[:OffPayloadSize]) != prefix {
 		return Head{}, formats.Corrupt(format, pos, "no chunk begins with %q where one must be", prefix)
@@ -110,55 +146,15 @@ func Payload(format string, chunk []byte, pos int64, block uint32) ([]byte, erro
 	return chunk[HeadSize : HeadSize+size], nil
 }
 
-// Places in a footer structure.
-const (
-	// FooterSize is the checksummed part of a footer in bytes; what follows it in its page may be
-	// garbage.
-	FooterSize = 512
-	// OffChecksum is where the checksum is, 4 bytes.
-	OffChecksum = 64
-)
-
-// Checksum returns the one's complement of the sum of a footer's bytes, its own four bytes left out.
-func Checksum(b []byte) uint32 {
-	var sum uint32
-	for i, v := range b[:FooterSize] {
-		if i < OffChecksum || i >= OffChecksum+4 {
-			sum += uint32(v)
-		}
+// Decode calls decode with the payload of chunk, the whole chunk of a block at file offset pos. It blames
+// the image for an error.
+func Decode(format string, chunk []byte, pos int64, block uint32, decode func(payload []byte) error) error {
+	payload, err := Payload(format, chunk, pos, block)
+	if err != nil {
+		return err
 	}
-	return ^sum
-}
-
-// CheckChecksum checks the checksum of the footer b at file offset pos, which what names.
-func CheckChecksum(format string, b []byte, pos int64, what string) error {
-	if stored, sum := binary.LittleEndian.Uint32(b[OffChecksum:]), Checksum(b); stored != sum {
-		return formats.Corrupt(format, pos+OffChecksum, "%s has checksum %#08x, its bytes give %#08x", what, stored, sum)
+	if err := decode(payload); err != nil {
+		return formats.Corrupt(format, pos+HeadSize, "block %d can't be decoded: %v", block, err)
 	}
 	return nil
-}
-
-// Geometry returns the cylinders, heads and sectors of a disk of size bytes as c<<16 | h<<8 | s, by
-// the algorithm in the appendix of the VHD specification. It is for show: disks above 127 GiB
-// don't fit in it.
-func Geometry(size int64) uint32 {
-	sectors := min(size/SectorSize, 65535*16*255)
-	var perTrack, heads, tracks int64
-	if sectors >= 65535*16*63 {
-		perTrack, heads = 255, 16
-		tracks = sectors / perTrack
-	} else {
-		perTrack = 17
-		tracks = sectors / perTrack
-		heads = max((tracks+1023)/1024, 4)
-		if tracks >= heads*1024 || heads > 16 {
-			perTrack, heads = 31, 16
-			tracks = sectors / perTrack
-		}
-		if tracks >= heads*1024 {
-			perTrack, heads = 63, 16
-			tracks = sectors / perTrack
-		}
-	}
-	return uint32(tracks/heads<<16 | heads<<8 | perTrack)
 }

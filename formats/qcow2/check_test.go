@@ -177,8 +177,9 @@ func TestCheckDamage(t *testing.T) {
 		{"extended", "unaligned", func(p image) image { p.flip(p.at(p.l1(0)), 512); return p }, 0, "middle of a cluster"},
 	} {
 		t.Run(c.image+" "+c.name, func(t *testing.T) {
+			t.Parallel()
 			p := c.damage(image(append([]byte(nil), images[c.image]...)))
-			path := filepath.Join(dir, "damaged")
+			path := filepath.Join(t.TempDir(), "damaged")
 			if err := os.WriteFile(path, p, 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -111,6 +111,7 @@ func TestBackingFiles(t *testing.T) {
 		{"large clusters", "base", "backing_file=base,backing_fmt=qcow2,cluster_size=2M", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			f := newFolder(t)
 			f.create("base", "cluster_size=4096", "1000448", "write -P 1 0 200k", "write -P 2 500k 300k", "write -z 600k 50k", "write -P 3 999936 512")
 			formatstest.Tool(t, "qemu-img", "convert", "-O", "raw", f.path("base"), f.path("base.raw"))
@@ -249,6 +250,7 @@ func TestDataFile(t *testing.T) {
 		{"backing file", "data_file=%,backing_file=base,backing_fmt=qcow2", []string{"write -P 1 100k 70k", "write -z 200k 100k"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			f := newFolder(t)
 			f.create("base", "", "1M", "write -P 7 0 400k")
 			f.create("disk", strings.ReplaceAll(c.options, "%", f.path("data")), "1M", c.commands...)
@@ -275,22 +277,19 @@ func TestDataFile(t *testing.T) {
 func TestSnapshots(t *testing.T) {
 	for _, options := range []string{"cluster_size=4096", "compat=0.10", "extended_l2=on", "cluster_size=512,refcount_bits=64"} {
 		t.Run(options, func(t *testing.T) {
+			t.Parallel()
 			f := newFolder(t)
-			qemu := func(args ...string) { formatstest.Tool(t, "qemu-img", append(args, f.path("disk"))...) }
-			write := func(commands ...string) {
-				for _, c := range commands {
-					formatstest.Tool(t, "qemu-io", "-f", "qcow2", "-c", c, f.path("disk"))
-				}
-			}
+			snapshot := func(name string) { formatstest.Tool(t, "qemu-img", "snapshot", "-c", name, f.path("disk")) }
+			write := func(commands ...string) { qemu.IO(t, f.path("disk"), commands...) }
 			f.create("disk", options, "1M", "write -P 1 0 200k")
-			qemu("snapshot", "-c", "first")
+			snapshot("first")
 			write("write -P 2 100k 200k")
-			qemu("snapshot", "-c", "second")
+			snapshot("second")
 			sizes := map[string]int64{"first": 1 << 20, "second": 1 << 20}
 			if options != "compat=0.10" {
 				formatstest.Tool(t, "qemu-img", "resize", "-q", f.path("disk"), "3M")
 				write("write -P 3 2M 100k")
-				qemu("snapshot", "-c", "1") // a name that is another's id
+				snapshot("1") // a name that is another's id
 				write("write -P 4 0 50k", "write -z 200k 100k")
 				sizes["3"] = 3 << 20
 			}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -109,6 +110,9 @@ func recipes() []recipe {
 		list = append(list, r)
 	}
 	for bits := 9; bits <= 21; bits++ {
+		if (bits == 11 || bits == 13 || bits == 17 || bits == 19) && os.Getenv("IMGFERRY_LONG") == "" {
+			continue // they are as their neighbours
+		}
 		// Several L2 tables of the small cluster sizes, a few clusters of the large ones, and a last
 		// cluster that is cut.
 		size := max(2<<20+512*607, int64(2)<<bits+512*9)
@@ -153,6 +157,7 @@ func TestQemuImages(t *testing.T) {
 	formatstest.NeedTool(t, "qemu-io")
 	for i, r := range recipes() {
 		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			path := filepath.Join(dir, "disk.qcow2")
 			r.make(t, path)

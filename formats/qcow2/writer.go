@@ -30,7 +30,7 @@ type WriterOptions struct {
 // Writer writes a qcow2 file of version 3, without backing file and snapshots, in the order of the
 // disk. Any number of goroutines may Encode; WriteBlock and Close belong to one.
 //
-// Clusters of zeros are not stored. Compressed clusters follow each other byte by byte, as QEMU packs
+// Clusters of zeros are not stored, or others if EncodeSparse says so. Compressed clusters follow each other byte by byte, as QEMU packs
 // them; those that don't get smaller are stored as they are. The file is no image before Close has
 // written the header. Memory is two clusters, one of L2 entries and one of reference counts, or
 // 32 KiB if that is more, and the state of an encoder for each goroutine in Encode.
@@ -96,6 +96,12 @@ func (w *Writer) MaxEncodedSize() int {
 // Encode appends the stored form of a block. index is its number on the disk. block has BlockSize
 // bytes, of which those behind the end of the disk are zeros. Safe for concurrent use.
 func (w *Writer) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
+	return w.EncodeSparse(dst, index, block, func(from, to int) bool { return bitmap.IsZero(block[from:to]) })
+}
+
+// EncodeSparse is Encode, but leaves out the clusters for which empty says yes, which must be zeros, and
+// stores the others even if they are. empty gets the bounds of a cluster in block, in bytes.
+func (w *Writer) EncodeSparse(dst []byte, index int64, block []byte, empty func(from, to int) bool) ([]byte, error) {
 	switch {
 	case index < 0 || index >= w.blocks:
 		return dst, fmt.Errorf("%s: encoding block %d of %d", name, index, w.blocks)
@@ -104,7 +110,11 @@ func (w *Writer) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
 	case index == w.blocks-1 && !bitmap.IsZero(block[w.last:]):
 		return dst, fmt.Errorf("%s: block %d has data behind the end of the disk", name, index)
 	}
-	return w.enc.appendBlock(dst, block), nil
+	used := len(block)
+	if index == w.blocks-1 {
+		used = int(w.last)
+	}
+	return w.enc.appendBlock(dst, block, used, empty), nil
 }
 
 // WriteBlock writes what Encode made of the block. Blocks come in ascending order; those left out

@@ -7,7 +7,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"imgferry/bitmap"
+	"imgferry/deflate"
 )
 
 // Compression is how a Writer stores clusters.
@@ -49,13 +49,20 @@ func (c Compression) check(l Level) error {
 // Level is how hard the encoder tries.
 type Level uint8
 
-// The levels: about zstd's own 3 (the default), 1, 8 and 11; with Zlib, zlib's 6, 4, 8 and 9.
+// The levels: about zstd's own 3 (the default), 1, 8 and 11; with Zlib, those of package deflate.
 const (
 	LevelDefault Level = iota
 	LevelFastest
 	LevelBetter
 	LevelBest
 )
+
+// windowBits is the size of the window with which QEMU inflates.
+const windowBits = 12
+
+func (l Level) deflate() deflate.Level {
+	return [...]deflate.Level{deflate.Default, deflate.Fastest, deflate.Better, deflate.Best}[l]
+}
 
 func (l Level) zstd() zstd.EncoderLevel {
 	switch l {
@@ -75,7 +82,7 @@ type encoder struct {
 	codec       Compression
 	level       Level
 	clusterSize int
-	pool        sync.Pool // *zstd.Encoder or *deflater
+	pool        sync.Pool // *zstd.Encoder or *deflate.Encoder
 }
 
 // slack is how much longer than a cluster the attempt to compress it may get, in bytes.
@@ -86,8 +93,9 @@ func (e *encoder) slack() int {
 	return 1024 + e.clusterSize/256
 }
 
-// appendBlock appends the lengths of the block's clusters, those that are compressed, and the others.
-func (e *encoder) appendBlock(dst, block []byte) []byte {
+// appendBlock appends the lengths of the block's clusters, those that are compressed, and the others. Of
+// the block, used bytes lie on the disk. Clusters that are empty are not stored.
+func (e *encoder) appendBlock(dst, block []byte, used int, empty func(from, to int) bool) []byte {
 	cs := e.clusterSize
 	start := len(dst)
 	n := len(block) / cs
@@ -96,10 +104,10 @@ func (e *encoder) appendBlock(dst, block []byte) []byte {
 	defer done()
 	plain := false
 	for i := range n {
-		src := block[i*cs:][:cs]
-		if bitmap.IsZero(src) {
+		if i*cs >= used || empty(i*cs, i*cs+cs) {
 			continue
 		}
+		src := block[i*cs:][:cs]
 		before := len(dst)
 		length := cs
 		if compress != nil {
@@ -127,11 +135,11 @@ func (e *encoder) appendBlock(dst, block []byte) []byte {
 func (e *encoder) begin() (compress func(dst, src []byte) []byte, done func()) {
 	switch e.codec {
 	case Zlib:
-		d, ok := e.pool.Get().(*deflater)
+		d, ok := e.pool.Get().(*deflate.Encoder)
 		if !ok {
-			d = newDeflater(e.level)
+			d = deflate.New(e.level.deflate(), windowBits)
 		}
-		return d.compress, func() { e.pool.Put(d) }
+		return d.Raw, func() { e.pool.Put(d) }
 	case Zstd:
 		z, ok := e.pool.Get().(*zstd.Encoder)
 		if !ok {

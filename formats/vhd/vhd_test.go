@@ -116,6 +116,7 @@ func TestQemuImages(t *testing.T) {
 	formatstest.NeedTool(t, "qemu-io")
 	for i, r := range recipes() {
 		t.Run(fmt.Sprint(i, " ", r.Options, " ", r.Size), func(t *testing.T) {
+			t.Parallel()
 			path := filepath.Join(t.TempDir(), "disk.vhd")
 			qemu.Make(t, path, r)
 			if r.Size < 4<<20 || r.Size > 1<<30 { // the suite reads each disk many times

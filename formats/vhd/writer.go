@@ -164,7 +164,7 @@ func (o WriterOptions) DiskSize() (int64, error) {
 	case o.Size <= 0:
 		return 0, fmt.Errorf("%s: a disk of %d bytes has no valid form", name, o.Size)
 	case o.Size > maxSize:
-		return 0, fmt.Errorf("%s: a disk of %d bytes is too large for this format: the most is %d (2040 GiB)", name, o.Size, int64(maxSize))
+		return 0, fmt.Errorf("%s: a disk of %d bytes is too large for this format: the most is %d (2040 GiB): choose another format", name, o.Size, int64(maxSize))
 	}
 	return o.Rounding.round(o.Size), nil
 }
@@ -178,6 +178,13 @@ func (w *Writer) MaxEncodedSize() int { return sectorMapSize + blockSize }
 // Encode appends the sector bitmap of a block and its bytes. index is its number on the disk. block
 // has BlockSize bytes, of which those behind the end of the disk are zeros. Safe for concurrent use.
 func (w *Writer) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
+	return w.EncodeSparse(dst, index, block, func(from, to int) bool { return bitmap.IsZero(block[from:to]) })
+}
+
+// EncodeSparse is Encode, but for sectors for which empty says yes, which must be zeros, instead of those
+// that are: they have no bit in the sector bitmap, and holes are made of them. empty gets the bounds of a
+// sector in block, in bytes.
+func (w *Writer) EncodeSparse(dst []byte, index int64, block []byte, empty func(from, to int) bool) ([]byte, error) {
 	switch {
 	case index < 0 || index >= w.blocks:
 		return dst, fmt.Errorf("%s: encoding block %d of %d", name, index, w.blocks)
@@ -186,10 +193,14 @@ func (w *Writer) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
 	case index == w.blocks-1 && !bitmap.IsZero(block[w.last:]):
 		return dst, fmt.Errorf("%s: block %d has data behind the end of the disk", name, index)
 	}
+	used := blockSize
+	if index == w.blocks-1 {
+		used = int(w.last)
+	}
 	for at := 0; at < blockSize; at += unit {
 		var sectors byte
 		for bit := range 8 {
-			if !bitmap.IsZero(block[at+bit*sectorSize:][:sectorSize]) {
+			if from := at + bit*sectorSize; from < used && !empty(from, from+sectorSize) {
 				sectors |= 0x80 >> bit
 			}
 		}

@@ -242,10 +242,13 @@ const (
 	parentLink = "33323130-3534-3736-3839-616263646566"
 )
 
+// tinyContent is made once.
+var tinyContent = formatstest.Sparse(formatstest.Piece{Data: formatstest.Noise(1, 5*mib)})
+
 // tiny is a disk of five blocks of 1 MiB, the last of which is cut.
 func tiny() spec {
 	return spec{
-		size: 4*mib + 6*512, content: formatstest.Sparse(formatstest.Piece{Data: formatstest.Noise(1, 5*mib)}), stored: []int{3, 1, 4},
+		size: 4*mib + 6*512, content: tinyContent, stored: []int{3, 1, 4},
 		states: map[int]uint64{0: 2, 2: 0},
 	}
 }

@@ -17,11 +17,17 @@ import (
 	"imgferry/pipeline"
 )
 
+// Contents that are made once.
+var (
+	parentContent = formatstest.Sparse(formatstest.Piece{Data: formatstest.Noise(40, 5*mib)})
+	childContent  = formatstest.Sparse(formatstest.Piece{Data: formatstest.Noise(41, 5*mib)})
+)
+
 // parentDisk is the disk below child.
 func parentDisk() spec {
 	return spec{
 		size: 4*mib + 6*512, dataWrite: parentGUID, stored: []int{0, 1, 3, 4},
-		content: formatstest.Sparse(formatstest.Piece{Data: formatstest.Noise(40, 5*mib)}),
+		content: parentContent,
 	}
 }
 
@@ -29,7 +35,7 @@ func parentDisk() spec {
 func child() spec {
 	return spec{
 		size: 4*mib + 6*512, flags: 2, parent: linked(`.\p.vhdx`), stored: []int{4, 1, 0},
-		content: formatstest.Sparse(formatstest.Piece{Data: formatstest.Noise(41, 5*mib)}),
+		content: childContent,
 		states:  map[int]uint64{2: 3, 3: 0},
 		partial: map[int]func(int) bool{
 			1: func(k int) bool { return k < 7 || k%97 < 13 || k >= 2000 },

@@ -241,6 +241,7 @@ func TestQemuImages(t *testing.T) {
 	formatstest.NeedTool(t, "qemu-io")
 	for i, r := range recipes() {
 		t.Run(fmt.Sprint(i, " ", r.Options, " ", r.Size), func(t *testing.T) {
+			t.Parallel()
 			path := filepath.Join(t.TempDir(), "disk.vhdx")
 			qemu.Make(t, path, r)
 			compare(t, path, r.Size)

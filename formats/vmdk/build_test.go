@@ -5,6 +5,7 @@ import (
 	"compress/zlib"
 	"encoding/binary"
 	"fmt"
+	"sync"
 
 	"imgferry/formats/formatstest"
 )
@@ -149,9 +150,14 @@ func (b plain) entry(i int64, v uint32) {
 	b.u32(b.entryAt(i), v).u32(b.entryAt(i)-b.gt+b.rgt, v)
 }
 
+// deflaters are zlib writers: each new one takes some 800 KiB, much more than a grain.
+var deflaters = sync.Pool{New: func() any { return zlib.NewWriter(nil) }}
+
 func deflate(p []byte) []byte {
+	w := deflaters.Get().(*zlib.Writer)
+	defer deflaters.Put(w)
 	var z bytes.Buffer
-	w := zlib.NewWriter(&z)
+	w.Reset(&z)
 	w.Write(p)
 	w.Close()
 	return z.Bytes()

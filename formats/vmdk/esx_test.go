@@ -301,6 +301,7 @@ func TestQEMUChain(t *testing.T) {
 	formatstest.NeedTool(t, "qemu-io")
 	for _, options := range []string{"subformat=monolithicSparse", "subformat=monolithicSparse,zeroed_grain=on", "subformat=twoGbMaxExtentSparse"} {
 		t.Run(options, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			base, middle, top := filepath.Join(dir, "base.vmdk"), filepath.Join(dir, "middle.vmdk"), filepath.Join(dir, "top.vmdk")
 			qemu.Make(t, base, formatstest.Recipe{Size: 3 << 20, Pieces: formatstest.Disk(3 << 20), Options: options})

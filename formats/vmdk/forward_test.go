@@ -72,13 +72,14 @@ func (s *tape) ReadAt(p []byte, off int64) (int, error) {
 
 // TestForwardGoesBackOnce: after the pass for the tables all is read in order.
 func TestForwardGoesBackOnce(t *testing.T) {
+	const grains = 3072 // a file of 10 MiB
 	c := content{}
-	for i := range int64(4096) { // 16 MiB
+	for i := range int64(grains) {
 		if i%5 != 2 {
 			c[i] = formatstest.Noise(uint64(i), grainLen)
 		}
 	}
-	const capacity = 4096 * buildGrain
+	const capacity = grains * buildGrain
 	for name, b := range map[string]struct {
 		file
 		backs int

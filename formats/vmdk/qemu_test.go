@@ -78,6 +78,7 @@ func TestQemuImages(t *testing.T) {
 	formatstest.NeedTool(t, "qemu-io")
 	for _, r := range recipes() {
 		t.Run(r.String(), func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			path := filepath.Join(dir, "disk.vmdk")
 			r.make(t, path)

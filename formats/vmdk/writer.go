@@ -48,7 +48,7 @@ type WriterOptions struct {
 }
 
 // Writer writes a VMDK file in the order of the disk. Any number of goroutines may Encode; WriteBlock
-// and Close belong to one. Grains of zeros are not stored. Memory is a grain table, 4 bytes for each
+// and Close belong to one. Grains of zeros are not stored, or others if EncodeSparse says so. Memory is a grain table, 4 bytes for each
 // 32 MiB of disk, and the state of an encoder for each goroutine in Encode.
 type Writer struct {
 	o      WriterOptions
@@ -65,8 +65,9 @@ type Writer struct {
 // form is how the disk lies in the file.
 type form interface {
 	createType() string
-	// encode appends the stored form of a block's grains. Many goroutines call it.
-	encode(dst []byte, index int64, block []byte) ([]byte, error)
+	// encode appends the stored form of those of a block's grains that have a bit in stored, from the
+	// lowest on. Many goroutines call it.
+	encode(dst []byte, index int64, block []byte, stored uint32) []byte
 	// maxEncoded bounds what it appends, in bytes.
 	maxEncoded() int
 	// begin, put and finish write the file, in that order. top is the header and the descriptor, the
@@ -127,6 +128,12 @@ func (w *Writer) MaxEncodedSize() int { return w.form.maxEncoded() }
 // Encode appends the stored form of a block. index is its number on the disk. block has BlockSize
 // bytes, of which those behind the end of the disk are zeros. Safe for concurrent use.
 func (w *Writer) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
+	return w.EncodeSparse(dst, index, block, func(from, to int) bool { return bitmap.IsZero(block[from:to]) })
+}
+
+// EncodeSparse is Encode, but leaves out the grains for which empty says yes, which must be zeros, and
+// stores the others even if they are. empty gets the bounds of a grain in block, in bytes.
+func (w *Writer) EncodeSparse(dst []byte, index int64, block []byte, empty func(from, to int) bool) ([]byte, error) {
 	switch {
 	case index < 0 || index >= w.blocks:
 		return dst, fmt.Errorf("%s: encoding block %d of %d", name, index, w.blocks)
@@ -135,11 +142,17 @@ func (w *Writer) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
 	case index == w.blocks-1 && !bitmap.IsZero(block[w.last:]):
 		return dst, fmt.Errorf("%s: block %d has data behind the end of the disk", name, index)
 	}
-	out, err := w.form.encode(dst, index, block)
-	if err != nil {
-		return dst, fmt.Errorf("%s: encoding block %d: %w", name, index, err)
+	used := blockSize
+	if index == w.blocks-1 {
+		used = int(w.last)
 	}
-	return out, nil
+	var stored uint32
+	for i := 0; i*grainSize < used; i++ {
+		if !empty(i*grainSize, i*grainSize+grainSize) {
+			stored |= 1 << i
+		}
+	}
+	return w.form.encode(dst, index, block, stored), nil
 }
 
 // WriteBlock writes what Encode made of the block. Blocks come in ascending order; those left out

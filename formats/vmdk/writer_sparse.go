@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
-
-	"imgferry/bitmap"
 )
 
 // NewSparseWriter returns a Writer of a monolithicSparse disk to a new file, to which it writes nothing
@@ -55,18 +53,14 @@ const maskBytes = grainsInBlock / 8
 
 func (*monolithic) maxEncoded() int { return maskBytes + blockSize }
 
-func (*monolithic) encode(dst []byte, _ int64, block []byte) ([]byte, error) {
-	start := len(dst)
-	dst = append(dst, make([]byte, maskBytes)...)
-	var mask uint32
+func (*monolithic) encode(dst []byte, _ int64, block []byte, stored uint32) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, stored)
 	for i := range grainsInBlock {
-		if grain := block[i*grainSize:][:grainSize]; !bitmap.IsZero(grain) {
-			mask |= 1 << i
-			dst = append(dst, grain...)
+		if stored>>i&1 != 0 {
+			dst = append(dst, block[i*grainSize:][:grainSize]...)
 		}
 	}
-	binary.LittleEndian.PutUint32(dst[start:], mask)
-	return dst, nil
+	return dst
 }
 
 // begin keeps header and descriptor for the end: without them the file is no disk.

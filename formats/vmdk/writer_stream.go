@@ -6,15 +6,13 @@ import (
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/zlib"
-
-	"imgferry/bitmap"
+	"imgferry/deflate"
 )
 
 // Level is how hard the deflate encoder tries.
 type Level uint8
 
-// The levels, in zlib's terms 6 (the default), 1, 7 and 9.
+// The levels, which are package deflate's.
 const (
 	LevelDefault Level = iota
 	LevelFastest
@@ -22,7 +20,9 @@ const (
 	LevelBest
 )
 
-func (l Level) zlib() int { return [...]int{6, 1, 7, 9}[l] }
+func (l Level) deflate() deflate.Level {
+	return [...]deflate.Level{deflate.Default, deflate.Fastest, deflate.Better, deflate.Best}[l]
+}
 
 // streamOverhead is where the first grain of a stream is, in bytes: as in VMware's.
 const streamOverhead = 128 * sectorSize
@@ -56,7 +56,7 @@ type stream struct {
 	to    io.Writer
 	head  header
 	level Level
-	pool  sync.Pool // *deflater
+	pool  sync.Pool // *deflate.Encoder
 
 	at        int64 // bytes written
 	directory []byte
@@ -66,32 +66,28 @@ type stream struct {
 
 func (*stream) createType() string { return streamOptimized }
 
-// maxEncoded takes into account that deflate adds 5 bytes to each 64 KiB that don't get smaller, and
-// zlib's head and sum are 6.
-func (*stream) maxEncoded() int { return grainsInBlock * (grainSize + sectorSize) }
+func (*stream) maxEncoded() int {
+	return grainsInBlock * int(roundUp(grainMarkerLen+int64(deflate.Bound(grainSize))))
+}
 
 // encode appends each grain with its marker, filled up to a sector.
-func (s *stream) encode(dst []byte, index int64, block []byte) ([]byte, error) {
-	d, ok := s.pool.Get().(*deflater)
+func (s *stream) encode(dst []byte, index int64, block []byte, stored uint32) []byte {
+	d, ok := s.pool.Get().(*deflate.Encoder)
 	if !ok {
-		d = newDeflater(s.level)
+		d = deflate.New(s.level.deflate(), deflate.MaxWindowBits)
 	}
 	defer s.pool.Put(d)
 	for i := range grainsInBlock {
-		grain := block[i*grainSize:][:grainSize]
-		if bitmap.IsZero(grain) {
+		if stored>>i&1 == 0 {
 			continue
 		}
 		start := len(dst)
 		dst = marker{value: uint64(index*grainsInBlock+int64(i)) * s.head.grainSectors}.append(dst)[:start+grainMarkerLen]
-		var err error
-		if dst, err = d.compress(dst, grain); err != nil {
-			return nil, err
-		}
+		dst = d.Zlib(dst, block[i*grainSize:][:grainSize])
 		binary.LittleEndian.PutUint32(dst[start+8:], uint32(len(dst)-start-grainMarkerLen))
 		dst = append(dst, zeroSector[:-(len(dst)-start)&(sectorSize-1)]...)
 	}
-	return dst, nil
+	return dst
 }
 
 var zeroSector [sectorSize]byte
@@ -191,37 +187,4 @@ func (m marker) append(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, m.value)
 	dst = binary.LittleEndian.AppendUint32(dst, m.size)
 	return binary.LittleEndian.AppendUint32(dst, uint32(m.typ))
-}
-
-// deflater is a zlib writer and where it writes to.
-type deflater struct {
-	out []byte
-	w   *zlib.Writer
-}
-
-func newDeflater(l Level) *deflater {
-	d := new(deflater)
-	var err error
-	if d.w, err = zlib.NewWriterLevel(d, l.zlib()); err != nil {
-		panic(err) // constant options
-	}
-	return d
-}
-
-// Write appends p to the output.
-func (d *deflater) Write(p []byte) (int, error) {
-	d.out = append(d.out, p...)
-	return len(p), nil
-}
-
-// compress appends src as a zlib stream.
-func (d *deflater) compress(dst, src []byte) ([]byte, error) {
-	d.out = dst
-	d.w.Reset(d)
-	_, err := d.w.Write(src)
-	if err == nil {
-		err = d.w.Close()
-	}
-	dst, d.out = d.out, nil
-	return dst, err
 }

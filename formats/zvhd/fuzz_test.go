@@ -39,7 +39,7 @@ func FuzzInflate(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	p, err := z.deflate(nil, block)
+	p, err := z.deflaters.Append(nil, block, z.level)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -10,26 +10,18 @@ import (
 	"imgferry/formats/hwstream"
 )
 
-// chunkRef is one stored block: its number, and where its chunk begins in pages. A chunk ends where
-// the next one begins, so an index ends with a sentinel: the number of blocks of the disk, and the
-// place of the footer.
-type chunkRef struct{ block, page uint32 }
-
-// pos returns where the chunk begins, in bytes.
-func (c chunkRef) pos() int64 { return int64(c.page) * page }
-
 // load reads and checks the header, the footer, and the frame of every chunk: there is no index, so
 // that each chunk tells where the next one is.
-func load(ctx context.Context, src formats.Source) (footer, []chunkRef, error) {
+func load(ctx context.Context, src formats.Source) (hwstream.Footer, hwstream.Index, error) {
 	f, head, err := loadHeader(ctx, src)
 	if err != nil {
 		return f, nil, err
 	}
-	blocks := bitmap.Blocks(int64(f.origSize))
+	blocks := bitmap.Blocks(int64(f.OrigSize))
 	end := src.Size() - page // where the footer is
 	var (
-		index   []chunkRef // grows with what the file really holds: a page each at least
-		next    = int64(0) // the least block that may follow
+		index   hwstream.Index // grows with what the file really holds: a page each at least
+		next    = int64(0)     // the least block that may follow
 		b       [hwstream.HeadSize]byte
 		postfix [len(hwstream.Postfix)]byte
 	)
@@ -48,8 +40,8 @@ func load(ctx context.Context, src formats.Source) (footer, []chunkRef, error) {
 			return f, nil, formats.Corrupt(name, pos, "chunk of block %d where %d to %d may follow", h.Block, next, blocks-1)
 		case length > end-pos:
 			return f, nil, formats.Corrupt(name, pos, "chunk of block %d has %d bytes, with %d left before the footer", h.Block, length, end-pos)
-		case length > maxChunk:
-			return f, nil, formats.Unsupported(name, pos, "chunk of %d bytes: the most is %d", length, maxChunk)
+		case length > hwstream.MaxChunk:
+			return f, nil, formats.Unsupported(name, pos, "chunk of %d bytes: the most is %d", length, hwstream.MaxChunk)
 		}
 		last := pos + length - int64(len(postfix))
 		if err := formats.ReadAt(ctx, name, src, postfix[:], last, "a chunk's end"); err != nil {
@@ -58,7 +50,7 @@ func load(ctx context.Context, src formats.Source) (footer, []chunkRef, error) {
 		if string(postfix[:]) != hwstream.Postfix {
 			return f, nil, formats.Corrupt(name, last, "chunk of block %d doesn't end with %q", h.Block, hwstream.Postfix)
 		}
-		index = append(index, chunkRef{h.Block, uint32(pos / page)})
+		index = append(index, hwstream.Ref{Block: h.Block, Page: uint32(pos / page)})
 		next = int64(h.Block) + 1
 		pos += length
 	}
@@ -69,21 +61,21 @@ func load(ctx context.Context, src formats.Source) (footer, []chunkRef, error) {
 	if !bytes.Equal(foot, head) {
 		return f, nil, formats.Corrupt(name, end, "the footer is not a copy of the header: the file may be cut short")
 	}
-	return f, append(index, chunkRef{uint32(blocks), uint32(end / page)}), nil
+	return f, append(index, hwstream.Ref{Block: uint32(blocks), Page: uint32(end / page)}), nil
 }
 
 // loadHeader reads and checks the header, and returns its bytes too.
-func loadHeader(ctx context.Context, src formats.Source) (footer, []byte, error) {
+func loadHeader(ctx context.Context, src formats.Source) (hwstream.Footer, []byte, error) {
 	size := src.Size()
-	if size > maxFileSize {
-		return footer{}, nil, formats.Unsupported(name, -1, "file of %d bytes: the most is %d", size, int64(maxFileSize))
+	if size > hwstream.MaxFileSize {
+		return hwstream.Footer{}, nil, formats.Unsupported(name, -1, "file of %d bytes: the most is %d", size, int64(hwstream.MaxFileSize))
 	}
 	if size < 2*page || size%page != 0 {
-		return footer{}, nil, formats.Corrupt(name, -1, "file of %d bytes is cut short: it has at least %d, in pages of %d", size, 2*page, page)
+		return hwstream.Footer{}, nil, formats.Corrupt(name, -1, "file of %d bytes is cut short: it has at least %d, in pages of %d", size, 2*page, page)
 	}
 	b := make([]byte, hwstream.FooterSize)
 	if err := formats.ReadAt(ctx, name, src, b, 0, "the header"); err != nil {
-		return footer{}, nil, err
+		return hwstream.Footer{}, nil, err
 	}
 	f, err := checkFooter(b)
 	return f, b, err

@@ -7,12 +7,9 @@ package zvhd
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"slices"
-	"sort"
 	"sync"
-	"time"
 
 	"imgferry/bitmap"
 	"imgferry/formats"
@@ -45,8 +42,8 @@ func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.
 	if err != nil {
 		return nil, err
 	}
-	t := &table{file: mapped.NewReader(ctx, name, src), index: index, current: -1}
-	return image{mapped.New(mapped.Config{Reader: t.file, Size: int64(f.origSize), Table: t})}, nil
+	t := &table{Index: index, file: mapped.NewReader(ctx, name, src), current: -1}
+	return image{mapped.New(mapped.Config{Reader: t.file, Size: int64(f.OrigSize), Table: t})}, nil
 }
 
 // image is read in order.
@@ -58,11 +55,11 @@ func (image) Sequential() bool { return true }
 // maxWindows is how many windows are remembered to start from: 8 MiB of memory.
 const maxWindows = 256
 
-// table is the mapping of a ZVHD file. Its memory is the index (8 bytes a stored block), a block, a
-// chunk (at most maxChunk), a decoder, and maxWindows windows.
+// table is the mapping of a ZVHD file. Its memory is the index, a block, a chunk (at most
+// hwstream.MaxChunk), a decoder, and maxWindows windows.
 type table struct {
-	file  *mapped.Reader
-	index []chunkRef
+	hwstream.Index
+	file *mapped.Reader
 
 	mu      sync.Mutex // guards what follows: one decodes at a time
 	block   []byte     // decoded
@@ -73,30 +70,11 @@ type table struct {
 	stride  int
 }
 
-// find returns the index of the first chunk at or after block; the sentinel if there is none.
-func (t *table) find(block int64) int {
-	return sort.Search(len(t.index)-1, func(i int) bool { return int64(t.index[i].block) >= block })
-}
-
-// Map returns the run of blocks, stored or not, at off.
-func (t *table) Map(off, limit int64) (mapped.Run, error) {
-	block := off / BlockSize
-	k := t.find(block)
-	next := int64(t.index[k].block)
-	if next > block { // the sentinel's block begins at or after the end of the disk
-		return mapped.Run{Kind: mapped.Hole, Length: min(next*BlockSize-off, limit)}, nil
-	}
-	for next*BlockSize < off+limit && k < len(t.index)-1 && int64(t.index[k].block) == next {
-		k, next = k+1, next+1
-	}
-	return mapped.Run{Kind: mapped.Encoded, Length: min(next*BlockSize-off, limit)}, nil
-}
-
 // Decode fills p with the stored blocks from off on.
 func (t *table) Decode(p []byte, off int64, _ mapped.Run) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for k := t.find(off / BlockSize); len(p) > 0; k++ {
+	for k := t.Find(off / BlockSize); len(p) > 0; k++ {
 		if err := t.reach(k); err != nil {
 			return err
 		}
@@ -144,7 +122,7 @@ func (t *table) tail() []byte { return t.block[BlockSize-windowSize:] }
 
 // remember keeps a copy of the window before chunk k, if it is one of those to keep.
 func (t *table) remember(k int, window []byte) {
-	if k%t.stride != 0 || k >= len(t.index)-1 || t.windows[k] != nil {
+	if k%t.stride != 0 || k >= t.Stored() || t.windows[k] != nil {
 		return
 	}
 	if len(t.windows) == maxWindows {
@@ -163,35 +141,24 @@ func (t *table) remember(k int, window []byte) {
 
 // decode reads chunk k and decodes it into t.block.
 func (t *table) decode(k int, window []byte) error {
-	c, end := t.index[k], t.index[k+1].pos()
-	return t.file.With(c.pos(), end-c.pos(), fmt.Sprintf("the chunk of block %d", c.block), func(chunk []byte) error {
-		return decodeChunk(t.block, chunk, window, k == 0, c.pos(), c.block)
+	return t.With(t.file, k, func(chunk []byte) error {
+		return decodeChunk(t.block, chunk, window, k == 0, t.Index[k].Pos(), t.Index[k].Block)
 	})
 }
 
 // decodeChunk decodes chunk, the whole chunk of a block at file offset pos, into dst, which has
 // BlockSize bytes. The first one has the stream's head.
 func decodeChunk(dst, chunk, window []byte, first bool, pos int64, block uint32) error {
-	payload, err := hwstream.Payload(name, chunk, pos, block)
-	if err != nil {
-		return err
-	}
-	if first {
-		if err = checkZlibHead(payload); err == nil {
+	return hwstream.Decode(name, chunk, pos, block, func(payload []byte) error {
+		if first {
+			if err := checkZlibHead(payload); err != nil {
+				return err
+			}
 			payload = payload[zlibHeadSize:]
 		}
-	}
-	if err == nil {
-		err = inflate(dst, payload, window)
-	}
-	if err != nil {
-		return formats.Corrupt(name, pos+hwstream.HeadSize, "block %d can't be decoded: %v", block, err)
-	}
-	return nil
+		return inflate(dst, payload, window)
+	})
 }
-
-// epoch is where the format's clock begins.
-var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // info answers from the header and the frames of all chunks.
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
@@ -207,20 +174,12 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 		}
 		return in, nil
 	}
-	in.VirtualSize = int64(min(f.origSize, math.MaxInt64))
-	u := f.uuid
-	in.Specific = []formats.Property{
-		{Name: "uuid", Value: fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])},
-		{Name: "blocks", Value: uint64(bitmap.Blocks(in.VirtualSize))},
-	}
+	in.VirtualSize = int64(min(f.OrigSize, math.MaxInt64))
+	own := []formats.Property{{Name: "blocks", Value: uint64(bitmap.Blocks(in.VirtualSize))}}
 	if in.Problem == nil {
-		in.Specific = append(in.Specific, formats.Property{Name: "stored-blocks", Value: uint64(len(index) - 1)})
+		own = append(own, formats.Property{Name: "stored-blocks", Value: uint64(index.Stored())})
 	}
-	in.Specific = append(in.Specific, formats.Property{Name: "compression type", Value: "zlib"})
-	if f.timestamp != 0 { // 0 is what writers put that keep the clock out of the file
-		created := epoch.Add(time.Duration(f.timestamp) * time.Second).Format(time.RFC3339)
-		in.Specific = append(in.Specific, formats.Property{Name: "created", Value: created})
-	}
+	in.Specific = f.Properties(append(own, formats.Property{Name: "compression type", Value: "zlib"})...)
 	return in, nil
 }
 
@@ -235,6 +194,6 @@ func structure(ctx context.Context, src formats.Source, found func(formats.Findi
 		}
 		return formats.Checked{}, err
 	}
-	stored := int64(len(index) - 1)
-	return formats.Checked{Clusters: bitmap.Blocks(int64(f.origSize)), Allocated: stored, Compressed: stored, End: src.Size()}, nil
+	stored := int64(index.Stored())
+	return formats.Checked{Clusters: bitmap.Blocks(int64(f.OrigSize)), Allocated: stored, Compressed: stored, End: src.Size()}, nil
 }

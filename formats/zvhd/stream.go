@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/flate"
+
+	"imgferry/formats/hwstream"
 )
 
 // The payloads of all chunks together are one zlib stream that is flushed to a byte's border (a sync
@@ -18,8 +20,6 @@ const (
 	windowSize = 32 << 10
 	// zlibHeadSize is the length of the head of the stream, in the first chunk (RFC 1950, 2.2).
 	zlibHeadSize = 2
-	// syncMarker is the empty stored deflate block that ends a sync flush.
-	syncMarker = "\x00\x00\xff\xff"
 )
 
 var (
@@ -43,7 +43,7 @@ var inflaters sync.Pool
 // inflate decodes a block's payload, without the stream's head, into dst, which must become full,
 // exactly. window is what came before.
 func inflate(dst, payload, window []byte) error {
-	if len(payload) < len(syncMarker) || string(payload[len(payload)-len(syncMarker):]) != syncMarker {
+	if !hwstream.Flushed(payload) {
 		return errFlush
 	}
 	src := bytes.NewReader(payload)

@@ -2,11 +2,9 @@ package zvhd
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/klauspost/compress/flate"
 
@@ -36,13 +34,13 @@ type Writer struct {
 	level  int
 	blocks int64 // of the disk
 	last   int64 // bytes of the disk in the last block
-	head   footer
+	head   hwstream.Footer
 	begun  bool  // the header was written
 	next   int64 // the least block that WriteBlock takes
 	bytes  int64 // written
 	err    error // sticky
 
-	deflaters sync.Pool // *deflater
+	deflaters hwstream.Deflaters
 }
 
 var errClosed = errors.New("zvhd: writer is closed")
@@ -68,7 +66,7 @@ func NewWriter(w io.Writer, o Options) (*Writer, error) {
 		level:  o.Level,
 		blocks: blocks,
 		last:   size - (blocks-1)*BlockSize,
-		head:   footer{origSize: uint64(size), currSize: uint64(hwstream.RoundUp(size, gib))},
+		head:   hwstream.NewFooter(size, 0),
 	}, nil
 }
 
@@ -81,19 +79,6 @@ func (z *Writer) MaxEncodedSize() int { return ChunkBound }
 // Written returns how many bytes of the file were written so far.
 func (z *Writer) Written() int64 { return z.bytes }
 
-// zlibHead returns the head of a zlib stream, which tells the level (RFC 1950, 2.2).
-func (z *Writer) zlibHead() string {
-	switch {
-	case z.level == 1:
-		return "\x78\x01"
-	case z.level < 6:
-		return "\x78\x5e"
-	case z.level == 6:
-		return "\x78\x9c"
-	}
-	return "\x78\xda"
-}
-
 // Encode appends the chunk of a whole block. It has room for the stream's head, which only the first
 // chunk keeps: which one that is shows in WriteBlock. Safe for concurrent use.
 func (z *Writer) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
@@ -103,49 +88,7 @@ func (z *Writer) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
 	case index == z.blocks-1 && !bitmap.IsZero(block[z.last:]):
 		return dst, fmt.Errorf("%s: block %d has data behind the end of the disk", name, index)
 	}
-	start := len(dst)
-	dst = hwstream.AppendHead(dst, uint32(index), 0)
-	dst, err := z.deflate(dst, block)
-	if err != nil {
-		return dst[:start], fmt.Errorf("%s: encoding block %d: %w", name, index, err)
-	}
-	if size := int64(len(dst) - start - hwstream.HeadSize); hwstream.Length(size+zlibHeadSize) > ChunkBound {
-		return dst[:start], fmt.Errorf("%s: block %d grew to %d bytes in the encoder", name, index, size)
-	}
-	return hwstream.Seal(dst, start), nil
-}
-
-// deflater is a flate writer and where it writes to.
-type deflater struct {
-	out []byte
-	w   *flate.Writer
-}
-
-// Write appends p to the output.
-func (d *deflater) Write(p []byte) (int, error) {
-	d.out = append(d.out, p...)
-	return len(p), nil
-}
-
-// deflate appends block compressed and flushed.
-func (z *Writer) deflate(dst, block []byte) ([]byte, error) {
-	d, ok := z.deflaters.Get().(*deflater)
-	if !ok {
-		d = new(deflater)
-		var err error
-		if d.w, err = flate.NewWriter(d, z.level); err != nil {
-			return nil, err
-		}
-	}
-	defer z.deflaters.Put(d)
-	d.out = dst
-	d.w.Reset(d)
-	_, err := d.w.Write(block)
-	if err == nil {
-		err = d.w.Flush() // never closed: the stream goes on
-	}
-	dst, d.out = d.out, nil
-	return dst, err
+	return hwstream.AppendChunk(name, dst, index, zlibHeadSize, func(dst []byte) ([]byte, error) { return z.deflaters.Append(dst, block, z.level) })
 }
 
 // WriteBlock writes what Encode made of the block. Blocks come in ascending order; those left out are
@@ -168,7 +111,7 @@ func (z *Writer) writeBlock(index int64, encoded []byte) error {
 	}
 	if !z.begun {
 		encoded = hwstream.AppendHead(make([]byte, 0, ChunkBound), uint32(index), 0)
-		encoded = append(append(encoded, z.zlibHead()...), payload...)
+		encoded = append(append(encoded, hwstream.ZlibHead(z.level)...), payload...)
 		encoded = hwstream.Seal(encoded, 0)
 		block := make([]byte, BlockSize)
 		if err := decodeChunk(block, encoded, nil, true, page, uint32(index)); err != nil {
@@ -178,8 +121,8 @@ func (z *Writer) writeBlock(index int64, encoded []byte) error {
 			return err
 		}
 	}
-	if z.bytes+int64(len(encoded))+page > maxFileSize {
-		return formats.Unsupported(name, -1, "file would be longer than %d bytes", int64(maxFileSize))
+	if z.bytes+int64(len(encoded))+page > hwstream.MaxFileSize {
+		return formats.Unsupported(name, -1, "file would be longer than %d bytes", int64(hwstream.MaxFileSize))
 	}
 	z.next = index + 1
 	return z.write(encoded)
@@ -188,16 +131,9 @@ func (z *Writer) writeBlock(index int64, encoded []byte) error {
 // begin writes the header of a disk whose first stored block has that SHA-256; all zeros stand for a
 // disk without one.
 func (z *Writer) begin(first [sha256.Size]byte) error {
-	h := sha256.New()
-	io.WriteString(h, "imgferry zvhd v1")
-	h.Write(binary.BigEndian.AppendUint64(nil, z.head.origSize))
-	fmt.Fprintf(h, "zlib %d\x00", z.level)
-	h.Write(first[:])
-	u := [16]byte(h.Sum(nil)) // RFC 9562, version 8
-	u[6], u[8] = u[6]&0x0f|0x80, u[8]&0x3f|0x80
-	z.head.uuid = u
+	z.head.UUID = hwstream.DeriveUUID("imgferry zvhd v1", int64(z.head.OrigSize), fmt.Sprint("zlib ", z.level), first)
 	z.begun = true
-	return z.write(z.head.append(nil))
+	return z.write(appendFooter(nil, z.head))
 }
 
 // Close writes the footer. It does not close the writer below. After an error in WriteBlock it writes
@@ -210,7 +146,7 @@ func (z *Writer) Close() error {
 		z.err = z.begin([sha256.Size]byte{})
 	}
 	if z.err == nil {
-		z.err = z.write(z.head.append(nil))
+		z.err = z.write(appendFooter(nil, z.head))
 	}
 	if z.err != nil {
 		return z.err

@@ -252,7 +252,7 @@ func TestFooter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ours := f.append(nil)[:hwstream.FooterSize]; !bytes.Equal(ours, theirs) {
+		if ours := appendFooter(nil, f)[:hwstream.FooterSize]; !bytes.Equal(ours, theirs) {
 			t.Errorf("%s:\n%x, the vendor's is\n%x", file, ours[:100], theirs[:100])
 		}
 	}
@@ -260,7 +260,7 @@ func TestFooter(t *testing.T) {
 
 // TestWindows: places to start from are kept, and there are never too many.
 func TestWindows(t *testing.T) {
-	tab := &table{index: make([]chunkRef, 10_000), windows: map[int][]byte{}, stride: 1}
+	tab := &table{Index: make(hwstream.Index, 10_000), windows: map[int][]byte{}, stride: 1}
 	for k := range 9000 {
 		tab.remember(k+1, []byte{byte(k)})
 	}

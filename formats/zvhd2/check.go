@@ -35,15 +35,15 @@ func structure(ctx context.Context, src formats.Source, found func(formats.Findi
 	}
 	var head [hwstream.HeadSize]byte
 	var postfix [len(hwstream.Postfix)]byte
-	for k, c := range index[:len(index)-1] {
-		length := index[k+1].pos() - c.pos()
-		if err := formats.ReadAt(ctx, name, src, head[:], c.pos(), "a chunk's head"); err != nil {
+	for k, c := range index[:index.Stored()] {
+		length := index.Length(k)
+		if err := formats.ReadAt(ctx, name, src, head[:], c.Pos(), "a chunk's head"); err != nil {
 			return checked, err
 		}
-		if err := formats.ReadAt(ctx, name, src, postfix[:], c.pos()+length-int64(len(postfix)), "a chunk's end"); err != nil {
+		if err := formats.ReadAt(ctx, name, src, postfix[:], c.Pos()+length-int64(len(postfix)), "a chunk's end"); err != nil {
 			return checked, err
 		}
-		if _, err := hwstream.CheckFrame(name, head[:], postfix[:], length, c.pos(), c.block); err != nil {
+		if _, err := hwstream.CheckFrame(name, head[:], postfix[:], length, c.Pos(), c.Block); err != nil {
 			if err := note(err); err != nil {
 				return checked, err
 			}
@@ -97,9 +97,9 @@ func (t *table) check(dst []byte, k int) error {
 	if err := t.decode(dst, k); err != nil {
 		return err
 	}
-	c := t.index[k]
-	if rest := t.size - int64(c.block)*BlockSize; rest < BlockSize && !bitmap.IsZero(dst[rest:]) {
-		return formats.Corrupt(name, c.pos(), "block %d has data behind the end of the disk", c.block)
+	c := t.Index[k]
+	if rest := t.size - int64(c.Block)*BlockSize; rest < BlockSize && !bitmap.IsZero(dst[rest:]) {
+		return formats.Corrupt(name, c.Pos(), "block %d has data behind the end of the disk", c.Block)
 	}
 	return nil
 }

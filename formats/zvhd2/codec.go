@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"sync"
 
+	"imgferry/formats/hwstream"
 	"imgferry/inflate"
 
-	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -109,9 +109,10 @@ func (l Level) zlib() int {
 // encoder compresses blocks of BlockSize bytes. It is pure: what it appends depends on the block
 // alone, not on blocks before it. Safe for concurrent use; each goroutine costs one state.
 type encoder struct {
-	codec Codec
-	level Level
-	pool  sync.Pool // *zstd.Encoder or *deflater
+	codec     Codec
+	level     Level
+	zstd      sync.Pool // *zstd.Encoder
+	deflaters hwstream.Deflaters
 }
 
 // name returns codec and level, which with the block decide the bytes that append makes.
@@ -125,13 +126,14 @@ func (e *encoder) name() string {
 // append appends block compressed.
 func (e *encoder) append(dst, block []byte) ([]byte, error) {
 	if e.codec == Zlib {
-		return e.appendZlib(dst, block)
+		level := e.level.zlib()
+		return e.deflaters.Append(append(dst, hwstream.ZlibHead(level)...), block, level)
 	}
 	return e.appendZstd(dst, block)
 }
 
 func (e *encoder) appendZstd(dst, block []byte) ([]byte, error) {
-	z, ok := e.pool.Get().(*zstd.Encoder)
+	z, ok := e.zstd.Get().(*zstd.Encoder)
 	if !ok {
 		var err error
 		z, err = zstd.NewWriter(nil,
@@ -147,56 +149,9 @@ func (e *encoder) appendZstd(dst, block []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	defer e.pool.Put(z)
+	defer e.zstd.Put(z)
 	return z.EncodeAll(block, dst), nil
 }
-
-// zlibHead is the head of a zlib stream, which tells the level (RFC 1950, 2.2).
-func (l Level) zlibHead() string {
-	switch l {
-	case LevelBetter:
-		return "\x78\x9c"
-	case LevelBest:
-		return "\x78\xda"
-	}
-	return "\x78\x01"
-}
-
-// deflater is a flate writer and where it writes to.
-type deflater struct {
-	out []byte
-	w   *flate.Writer
-}
-
-// Write appends p to the output.
-func (d *deflater) Write(p []byte) (int, error) {
-	d.out = append(d.out, p...)
-	return len(p), nil
-}
-
-func (e *encoder) appendZlib(dst, block []byte) ([]byte, error) {
-	d, ok := e.pool.Get().(*deflater)
-	if !ok {
-		d = new(deflater)
-		var err error
-		if d.w, err = flate.NewWriter(d, e.level.zlib()); err != nil {
-			return nil, err
-		}
-	}
-	defer e.pool.Put(d)
-	d.out = append(dst, e.level.zlibHead()...)
-	d.w.Reset(d)
-	_, err := d.w.Write(block)
-	if err == nil {
-		// The stream is cut here and never closed: the reference driver refuses a finished one.
-		err = d.w.Flush()
-	}
-	dst, d.out = d.out, nil
-	return dst, err
-}
-
-// syncMarker is the empty stored deflate block that ends a sync flush.
-const syncMarker = "\x00\x00\xff\xff"
 
 var (
 	errLength   = errors.New("it doesn't decode to exactly 2 MiB")
@@ -210,9 +165,7 @@ func (c Codec) decode(dst, payload []byte) error {
 	case Zstd:
 		return decodeZstd(dst, payload)
 	case Zlib:
-		// The reference driver refuses a finished stream, so a file with one is of no use to
-		// anybody who gets it from us.
-		if len(payload) < len(syncMarker) || string(payload[len(payload)-len(syncMarker):]) != syncMarker {
+		if !hwstream.Flushed(payload) { // of no use to anybody who gets the file from us
 			return errFinished
 		}
 		n, err := inflate.ZlibFlushed(dst, payload)

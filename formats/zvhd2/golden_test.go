@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"imgferry/formats"
+	"imgferry/formats/hwstream"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -309,18 +310,18 @@ func rewriteGolden(t *testing.T, g goldenFile, raw rawDisk, image []byte) {
 			t.Errorf("%s is %d, the manifest says %d", name, v, g.LastFooter[name])
 		}
 	}
-	if int64(tr.currSize) != g.CurrSize {
-		t.Errorf("curr_size is %d, the manifest says %d", tr.currSize, g.CurrSize)
+	if int64(tr.CurrSize) != g.CurrSize {
+		t.Errorf("curr_size is %d, the manifest says %d", tr.CurrSize, g.CurrSize)
 	}
 
 	var out bytes.Buffer
 	codec := map[string]Codec{"zlib": Zlib, "zstd": Zstd}[g.CompressMethod]
-	z, err := NewWriter(&out, Options{OrigSize: raw.Size, Codec: codec, Timestamp: tr.timestamp})
+	z, err := NewWriter(&out, Options{OrigSize: raw.Size, Codec: codec, Timestamp: tr.Timestamp})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for k, c := range index[:len(index)-1] {
-		if err := z.WriteBlock(int64(c.block), image[c.pos():index[k+1].pos()]); err != nil {
+		if err := z.WriteBlock(int64(c.Block), image[c.Pos():index[k+1].Pos()]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -336,7 +337,7 @@ func rewriteGolden(t *testing.T, g goldenFile, raw rawDisk, image []byte) {
 	}
 	for _, p := range [][]byte{ours, image} { // mask what may differ
 		for _, pos := range []int{0, int(tr.indexPos) - page, len(p) - page} {
-			clear(p[pos+offChecksum : pos+offSaved])
+			clear(p[pos+hwstream.OffChecksum : pos+offSaved])
 			clear(p[pos+footerSize : pos+page])
 		}
 		clear(p[int(tr.indexPos)+int(tr.stored)*indexEntrySize : tr.bitmapPos])

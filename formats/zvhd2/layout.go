@@ -12,96 +12,63 @@ import (
 const (
 	// BlockSize is the unit of compression in bytes. The field may say any power of two from 1 to
 	// 32 MiB, but the reference driver addresses blocks as 4096 sectors, so nothing else exists.
-	BlockSize = bitmap.BlockSize
+	BlockSize = hwstream.BlockSize
 
-	// MaxDiskSize is the largest disk in bytes that is written and read: 32 TiB, the largest disk
-	// of the cloud that takes this format. It bounds the parsed index at 128 MiB (8 bytes a stored
-	// block; 4 MiB for a full 1 TiB) and the bitmap at 2 MiB.
-	MaxDiskSize = 32 << 40
+	// MaxDiskSize is the largest disk in bytes that is written and read: 32 TiB. It bounds the bitmap at
+	// 2 MiB, and the index at what hwstream.MaxDiskSize says.
+	MaxDiskSize = hwstream.MaxDiskSize
+	// ChunkBound is the longest chunk in bytes that Writer.Encode makes, with any codec and level.
+	ChunkBound = hwstream.ChunkBound
 
 	page       = hwstream.Page
 	sectorSize = hwstream.SectorSize
-	gib        = 1 << 30
 
 	indexSegmentSize  = 524288 // bytes, index_seg_size
 	indexEntrySize    = 16
 	entriesPerSegment = indexSegmentSize / indexEntrySize
 	bitmapSegmentSize = bitmap.SegmentSize // bytes, bitmap_seg_size
-
-	// maxFileSize is what the parsed index can address with 32 bits of pages: 16 TiB.
-	maxFileSize = page << 32
 )
 
-// Offsets in the footer structure. The header, the end-of-data footer and the trailer of a file
-// are footer structures, padded to a page.
+// Offsets in the footer structure, behind what hwstream.Footer has. The header, the end-of-data footer
+// and the trailer of a file are footer structures, padded to a page.
 const (
 	footerSize = hwstream.FooterSize
 
-	offCookie         = 0 // 8 bytes
-	offFeatures       = 8
-	offVersion        = 12
-	offDataOffset     = 16 // 8 bytes
-	offTimestamp      = 24
-	offCreatorApp     = 28
-	offCreatorVersion = 32
-	offCreatorOS      = 36
-	offOrigSize       = 40 // 8 bytes
-	offCurrSize       = 48 // 8 bytes
-	offGeometry       = 56
-	offDiskType       = 60
-	offChecksum       = hwstream.OffChecksum
-	offUUID           = 68 // 16 bytes
-	offSaved          = 84 // 1 byte
-	offHidden         = 85 // 1 byte
-	offAlign64        = 86 // 1 byte
-	offZVHD2Version   = 87 // 1 byte
-	offBlockSize      = 88
-	offMaxBlocks      = 92
-	offIndexPos       = 96  // 8 bytes
-	offBitmapPos      = 104 // 8 bytes
-	offIndexSize      = 112
-	offBitmapSize     = 116
-	offIndexSegSize   = 120
-	offBitmapSegSize  = 124
-	offIndexSegs      = 128
-	offBitmapSegs     = 132
-	offStored         = 136
-	offFullIndex      = 140 // 1 byte
-	offMethod         = 141 // 1 byte
-	offReserved       = 142 // to the end
+	offSaved         = hwstream.OffSaved // 1 byte
+	offHidden        = 85                // 1 byte
+	offAlign64       = 86                // 1 byte
+	offZVHD2Version  = 87                // 1 byte
+	offBlockSize     = 88
+	offMaxBlocks     = 92
+	offIndexPos      = 96  // 8 bytes
+	offBitmapPos     = 104 // 8 bytes
+	offIndexSize     = 112
+	offBitmapSize    = 116
+	offIndexSegSize  = 120
+	offBitmapSegSize = 124
+	offIndexSegs     = 128
+	offBitmapSegs    = 132
+	offStored        = 136
+	offFullIndex     = 140 // 1 byte
+	offMethod        = 141 // 1 byte
+	offReserved      = 142 // to the end
 )
 
-// What the fields that never differ hold.
+// What fields that never differ hold.
 const (
-	cookie         = "z2strm\x00\x00"
-	features       = 2
-	fileVersion    = 0x00010000
-	noDataOffset   = 0xFFFFFFFFFFFFFFFF
-	creatorApp     = "tap\x00"
-	creatorVersion = 0x00010004
-	diskType       = 4
-	zvhd2Version   = 1
+	cookie       = "z2strm\x00\x00"
+	zvhd2Version = 1
 )
 
 // footer is the footer structure. The cookie, the checksum and the reserved bytes are no fields:
 // append writes them, and readFooters checks them.
 type footer struct {
-	features, version uint32
-	dataOffset        uint64
-	timestamp         uint32 // seconds since 2000-01-01T00:00:00Z
-	creatorApp        [4]byte
-	creatorVersion    uint32
-	creatorOS         uint32
-	origSize          uint64 // bytes, of the disk that was converted
-	currSize          uint64 // bytes, origSize rounded up to 1 GiB: what the reference driver shows
-	geometry          uint32
-	diskType          uint32
-	uuid              [16]byte
-	saved, hidden     byte
-	align64           byte
-	zvhd2Version      byte
-	blockSize         uint32
-	maxBlocks         uint32 // blocks of the disk, stored or not
+	hwstream.Footer
+	saved, hidden byte
+	align64       byte
+	zvhd2Version  byte
+	blockSize     uint32
+	maxBlocks     uint32 // blocks of the disk, stored or not
 
 	// The rest but fullIndex and method is zero in the header and, but for stored, in the
 	// end-of-data footer: it isn't known before the end.
@@ -117,20 +84,11 @@ type footer struct {
 // newFooter returns the header of a new file. size is a multiple of sectorSize up to MaxDiskSize.
 func newFooter(size int64, codec Codec, timestamp uint32) footer {
 	return footer{
-		features:       features,
-		version:        fileVersion,
-		dataOffset:     noDataOffset,
-		timestamp:      timestamp,
-		creatorApp:     [4]byte([]byte(creatorApp)),
-		creatorVersion: creatorVersion,
-		origSize:       uint64(size),
-		currSize:       uint64(hwstream.RoundUp(size, gib)),
-		geometry:       hwstream.Geometry(size),
-		diskType:       diskType,
-		zvhd2Version:   zvhd2Version,
-		blockSize:      BlockSize,
-		maxBlocks:      uint32(bitmap.Blocks(size)),
-		method:         codec.method(),
+		Footer:       hwstream.NewFooter(size, timestamp),
+		zvhd2Version: zvhd2Version,
+		blockSize:    BlockSize,
+		maxBlocks:    uint32(bitmap.Blocks(size)),
+		method:       codec.method(),
 	}
 }
 
@@ -176,57 +134,35 @@ func (f footer) indexEntries() int64 {
 func parseFooter(b []byte) footer {
 	le := binary.LittleEndian
 	return footer{
-		features:       le.Uint32(b[offFeatures:]),
-		version:        le.Uint32(b[offVersion:]),
-		dataOffset:     le.Uint64(b[offDataOffset:]),
-		timestamp:      le.Uint32(b[offTimestamp:]),
-		creatorApp:     [4]byte(b[offCreatorApp:]),
-		creatorVersion: le.Uint32(b[offCreatorVersion:]),
-		creatorOS:      le.Uint32(b[offCreatorOS:]),
-		origSize:       le.Uint64(b[offOrigSize:]),
-		currSize:       le.Uint64(b[offCurrSize:]),
-		geometry:       le.Uint32(b[offGeometry:]),
-		diskType:       le.Uint32(b[offDiskType:]),
-		uuid:           [16]byte(b[offUUID:]),
-		saved:          b[offSaved],
-		hidden:         b[offHidden],
-		align64:        b[offAlign64],
-		zvhd2Version:   b[offZVHD2Version],
-		blockSize:      le.Uint32(b[offBlockSize:]),
-		maxBlocks:      le.Uint32(b[offMaxBlocks:]),
-		indexPos:       le.Uint64(b[offIndexPos:]),
-		bitmapPos:      le.Uint64(b[offBitmapPos:]),
-		indexSize:      le.Uint32(b[offIndexSize:]),
-		bitmapSize:     le.Uint32(b[offBitmapSize:]),
-		indexSegSize:   le.Uint32(b[offIndexSegSize:]),
-		bitmapSegSize:  le.Uint32(b[offBitmapSegSize:]),
-		indexSegs:      le.Uint32(b[offIndexSegs:]),
-		bitmapSegs:     le.Uint32(b[offBitmapSegs:]),
-		stored:         le.Uint32(b[offStored:]),
-		fullIndex:      b[offFullIndex],
-		method:         b[offMethod],
+		Footer:        hwstream.ParseFooter(b),
+		saved:         b[offSaved],
+		hidden:        b[offHidden],
+		align64:       b[offAlign64],
+		zvhd2Version:  b[offZVHD2Version],
+		blockSize:     le.Uint32(b[offBlockSize:]),
+		maxBlocks:     le.Uint32(b[offMaxBlocks:]),
+		indexPos:      le.Uint64(b[offIndexPos:]),
+		bitmapPos:     le.Uint64(b[offBitmapPos:]),
+		indexSize:     le.Uint32(b[offIndexSize:]),
+		bitmapSize:    le.Uint32(b[offBitmapSize:]),
+		indexSegSize:  le.Uint32(b[offIndexSegSize:]),
+		bitmapSegSize: le.Uint32(b[offBitmapSegSize:]),
+		indexSegs:     le.Uint32(b[offIndexSegs:]),
+		bitmapSegs:    le.Uint32(b[offBitmapSegs:]),
+		stored:        le.Uint32(b[offStored:]),
+		fullIndex:     b[offFullIndex],
+		method:        b[offMethod],
 	}
 }
 
 // append appends the structure, with its checksum and padded to a page.
 func (f footer) append(dst []byte) []byte {
+	return f.Append(dst, cookie, f.put)
+}
+
+// put fills in the fields from saved on.
+func (f footer) put(b []byte) {
 	le := binary.LittleEndian
-	start := len(dst)
-	dst = append(dst, make([]byte, page)...)
-	b := dst[start:]
-	copy(b[offCookie:], cookie)
-	le.PutUint32(b[offFeatures:], f.features)
-	le.PutUint32(b[offVersion:], f.version)
-	le.PutUint64(b[offDataOffset:], f.dataOffset)
-	le.PutUint32(b[offTimestamp:], f.timestamp)
-	copy(b[offCreatorApp:], f.creatorApp[:])
-	le.PutUint32(b[offCreatorVersion:], f.creatorVersion)
-	le.PutUint32(b[offCreatorOS:], f.creatorOS)
-	le.PutUint64(b[offOrigSize:], f.origSize)
-	le.PutUint64(b[offCurrSize:], f.currSize)
-	le.PutUint32(b[offGeometry:], f.geometry)
-	le.PutUint32(b[offDiskType:], f.diskType)
-	copy(b[offUUID:], f.uuid[:])
 	b[offSaved], b[offHidden], b[offAlign64], b[offZVHD2Version] = f.saved, f.hidden, f.align64, f.zvhd2Version
 	le.PutUint32(b[offBlockSize:], f.blockSize)
 	le.PutUint32(b[offMaxBlocks:], f.maxBlocks)
@@ -240,8 +176,6 @@ func (f footer) append(dst []byte) []byte {
 	le.PutUint32(b[offBitmapSegs:], f.bitmapSegs)
 	le.PutUint32(b[offStored:], f.stored)
 	b[offFullIndex], b[offMethod] = f.fullIndex, f.method
-	le.PutUint32(b[offChecksum:], hwstream.Checksum(b))
-	return dst
 }
 
 // indexEntry is one entry of the index. pos and length are in bytes.

@@ -9,16 +9,8 @@ import (
 	"imgferry/formats/hwstream"
 )
 
-// chunkRef is one stored block: its number, and where its chunk begins in pages. A chunk ends where
-// the next one begins, so the index of a file ends with a sentinel: the number of blocks of the
-// disk, and the place of the end-of-data footer.
-type chunkRef struct{ block, page uint32 }
-
-// pos returns where the chunk begins, in bytes.
-func (c chunkRef) pos() int64 { return int64(c.page) * page }
-
 // load reads and checks everything but the chunks.
-func load(ctx context.Context, src formats.Source) (footer, []chunkRef, error) {
+func load(ctx context.Context, src formats.Source) (footer, hwstream.Index, error) {
 	t, err := readFooters(ctx, src)
 	if err != nil {
 		return t, nil, err
@@ -36,8 +28,8 @@ func readFooters(ctx context.Context, src formats.Source) (footer, error) {
 	if size < least {
 		return footer{}, formats.Corrupt(name, -1, "file of %d bytes is cut short: the least is %d", size, least)
 	}
-	if size > maxFileSize {
-		return footer{}, formats.Unsupported(name, -1, "file of %d bytes: the most is %d", size, int64(maxFileSize))
+	if size > hwstream.MaxFileSize {
+		return footer{}, formats.Unsupported(name, -1, "file of %d bytes: the most is %d", size, int64(hwstream.MaxFileSize))
 	}
 	pos := size - page
 	b, err := readFooter(ctx, src, pos, "trailer")
@@ -88,7 +80,7 @@ func readFooter(ctx context.Context, src formats.Source, pos int64, what string)
 // agree checks that the footer structure b at pos is want, its checksum aside.
 func agree(b []byte, want footer, pos int64, what string) error {
 	for i, v := range want.append(nil)[:footerSize] {
-		if b[i] != v && (i < offChecksum || i >= offUUID) {
+		if b[i] != v && (i < hwstream.OffChecksum || i >= hwstream.OffUUID) {
 			return formats.Corrupt(name, pos+int64(i), "byte %d of the %s doesn't agree with the trailer", i, what)
 		}
 	}
@@ -104,9 +96,9 @@ func (f footer) check(b []byte, pos int64) error {
 		what      string
 	}
 	for _, c := range []field{
-		{offFeatures, uint64(f.features), features, "features"},
-		{offVersion, uint64(f.version), fileVersion, "file format version"},
-		{offDiskType, uint64(f.diskType), diskType, "disk type"},
+		{hwstream.OffFeatures, uint64(f.Features), hwstream.Features, "features"},
+		{hwstream.OffVersion, uint64(f.Version), hwstream.FileVersion, "file format version"},
+		{hwstream.OffDiskType, uint64(f.DiskType), hwstream.DiskType, "disk type"},
 		{offAlign64, uint64(f.align64), 0, "align_64"},
 		{offZVHD2Version, uint64(f.zvhd2Version), zvhd2Version, "zvhd2_version"},
 		{offBlockSize, uint64(f.blockSize), BlockSize, "block size"},
@@ -126,12 +118,9 @@ func (f footer) check(b []byte, pos int64) error {
 	if f.fullIndex > 1 {
 		return formats.Unsupported(name, pos+offFullIndex, "index_contains_zero_blk is %d, only 0 and 1 are known", f.fullIndex)
 	}
-	if f.origSize > MaxDiskSize {
-		return formats.Unsupported(name, pos+offOrigSize, "disk of %d bytes: the most is %d", f.origSize, int64(MaxDiskSize))
-	}
-	size := int64(f.origSize)
-	if size == 0 || size%sectorSize != 0 {
-		return formats.Corrupt(name, pos+offOrigSize, "disk size of %d bytes is no positive multiple of %d", size, sectorSize)
+	size, err := f.CheckSize(name, pos)
+	if err != nil {
+		return err
 	}
 	blocks := bitmap.Blocks(size)
 	if int64(f.stored) > blocks {
@@ -146,8 +135,8 @@ func (f footer) check(b []byte, pos int64) error {
 	indexSize := indexSegs * indexSegmentSize
 	indexPos := pos - bitmapSize - indexSize
 	for _, c := range []field{
-		{offDataOffset, f.dataOffset, noDataOffset, "data offset"},
-		{offCurrSize, f.currSize, uint64(hwstream.RoundUp(size, gib)), "size rounded up to 1 GiB"},
+		{hwstream.OffDataOffset, f.DataOffset, hwstream.NoDataOffset, "data offset"},
+		{hwstream.OffCurrSize, f.CurrSize, hwstream.CurrSize(size), "size rounded up to 1 GiB"},
 		{offMaxBlocks, uint64(f.maxBlocks), uint64(blocks), "number of blocks"},
 		{offIndexSegSize, uint64(f.indexSegSize), indexSegmentSize, "index segment size"},
 		{offBitmapSegSize, uint64(f.bitmapSegSize), bitmapSegmentSize, "bitmap segment size"},
@@ -171,13 +160,13 @@ func (f footer) check(b []byte, pos int64) error {
 
 // readIndex reads bitmap and index of the file with trailer t and checks that they tell the same
 // blocks, and that the chunks fill the file from the header to the end-of-data footer.
-func readIndex(ctx context.Context, src formats.Source, t footer) ([]chunkRef, error) {
+func readIndex(ctx context.Context, src formats.Source, t footer) (hwstream.Index, error) {
 	bits, err := readBitmap(ctx, src, t)
 	if err != nil {
 		return nil, err
 	}
 	// check has made sure that the file has room for that many chunks.
-	index := make([]chunkRef, 0, t.stored+1)
+	index := make(hwstream.Index, 0, t.stored+1)
 	next, end := uint64(page), t.indexPos-page // where the next chunk begins, and the data ends
 	blocks := int64(0)                         // blocks below it are dealt with
 	total := t.indexEntries()
@@ -207,10 +196,10 @@ func readIndex(ctx context.Context, src formats.Source, t footer) ([]chunkRef, e
 			return nil, formats.Corrupt(name, at, "index entry %d has its chunk at %d, but the chunk before it ends at %d", i, e.pos, next)
 		case e.length%page != 0 || uint64(e.length) > end-next:
 			return nil, formats.Corrupt(name, at, "index entry %d has a chunk of %d bytes, with %d left of the data", i, e.length, end-next)
-		case e.length > maxChunk:
-			return nil, formats.Unsupported(name, at, "index entry %d has a chunk of %d bytes: the most is %d", i, e.length, maxChunk)
+		case e.length > hwstream.MaxChunk:
+			return nil, formats.Unsupported(name, at, "index entry %d has a chunk of %d bytes: the most is %d", i, e.length, hwstream.MaxChunk)
 		}
-		index = append(index, chunkRef{block: e.block, page: uint32(next / page)})
+		index = append(index, hwstream.Ref{Block: e.block, Page: uint32(next / page)})
 		next += uint64(e.length)
 		blocks = int64(e.block) + 1
 	}
@@ -218,7 +207,7 @@ func readIndex(ctx context.Context, src formats.Source, t footer) ([]chunkRef, e
 	if next != end {
 		return nil, formats.Corrupt(name, int64(next), "the last chunk ends here, but the end-of-data footer is at %d", end)
 	}
-	return append(index, chunkRef{block: t.maxBlocks, page: uint32(end / page)}), nil
+	return append(index, hwstream.Ref{Block: t.maxBlocks, Page: uint32(end / page)}), nil
 }
 
 // readBitmap reads the bitmap and checks that it has as many blocks as the trailer says.

@@ -8,10 +8,7 @@ package zvhd2
 
 import (
 	"context"
-	"fmt"
 	"math"
-	"sort"
-	"time"
 
 	"imgferry/formats"
 	"imgferry/formats/hwstream"
@@ -56,21 +53,21 @@ func open(ctx context.Context, src formats.Source, _ formats.Resolver) (formats.
 	return mapped.New(mapped.Config{Reader: t.file, Size: t.size, Table: t}), nil
 }
 
-// table is the mapping of a ZVHD2 file. Its memory is the index (8 bytes a stored block), the cache,
-// and for each goroutine that reads one chunk (at most maxChunk) and the state of its decoder.
+// table is the mapping of a ZVHD2 file. Its memory is the index, the cache, and for each goroutine that
+// reads one chunk (at most hwstream.MaxChunk) and the state of its decoder.
 type table struct {
+	hwstream.Index
 	file    *mapped.Reader
 	size    int64 // bytes
 	codec   Codec
-	index   []chunkRef
 	decoded *mapped.Cache // blocks by the place of their chunk in the index
 }
 
 // newTable returns the mapping that load has found in src. ctx ends its reads.
-func newTable(ctx context.Context, src formats.Source, f footer, index []chunkRef) *table {
+func newTable(ctx context.Context, src formats.Source, f footer, index hwstream.Index) *table {
 	// The reference driver presents currSize, the disk rounded up to a GiB. We present what was
 	// converted: a copy of a copy keeps its size, and what lies beyond reads as zero anyway.
-	t := &table{file: mapped.NewReader(ctx, name, src), size: int64(f.origSize), codec: codecOf(f.method), index: index}
+	t := &table{Index: index, file: mapped.NewReader(ctx, name, src), size: int64(f.OrigSize), codec: codecOf(f.method)}
 	t.decoded = mapped.NewCache(cacheBlocks, func(k int64) ([]byte, error) {
 		p := make([]byte, BlockSize)
 		return p, t.decode(p, int(k))
@@ -78,29 +75,10 @@ func newTable(ctx context.Context, src formats.Source, f footer, index []chunkRe
 	return t
 }
 
-// find returns the index of the first chunk at or after block; the sentinel if there is none.
-func (t *table) find(block int64) int {
-	return sort.Search(len(t.index)-1, func(i int) bool { return int64(t.index[i].block) >= block })
-}
-
-// Map returns the run of blocks, stored or not, at off.
-func (t *table) Map(off, limit int64) (mapped.Run, error) {
-	block := off / BlockSize
-	k := t.find(block)
-	next := int64(t.index[k].block)
-	if next > block { // the sentinel's block begins at or after the end of the disk
-		return mapped.Run{Kind: mapped.Hole, Length: min(next*BlockSize-off, limit)}, nil
-	}
-	for next*BlockSize < off+limit && k < len(t.index)-1 && int64(t.index[k].block) == next {
-		k, next = k+1, next+1
-	}
-	return mapped.Run{Kind: mapped.Encoded, Length: min(next*BlockSize-off, limit)}, nil
-}
-
 // Decode fills p with the stored blocks from off on. Whole ones are decoded into p, parts of one go
 // through the cache.
 func (t *table) Decode(p []byte, off int64, _ mapped.Run) error {
-	for k := t.find(off / BlockSize); len(p) > 0; k++ {
+	for k := t.Find(off / BlockSize); len(p) > 0; k++ {
 		within := off % BlockSize
 		n := BlockSize
 		if within == 0 && len(p) >= BlockSize {
@@ -124,10 +102,15 @@ func (t *table) decode(dst []byte, k int) error {
 	if err := t.file.Err(); err != nil {
 		return err
 	}
-	c, end := t.index[k], t.index[k+1].pos()
-	return t.file.With(c.pos(), end-c.pos(), fmt.Sprintf("the chunk of block %d", c.block), func(chunk []byte) error {
-		return decodeChunk(dst, chunk, t.codec, c.pos(), c.block)
+	return t.With(t.file, k, func(chunk []byte) error {
+		return decodeChunk(dst, chunk, t.codec, t.Index[k].Pos(), t.Index[k].Block)
 	})
+}
+
+// decodeChunk decodes chunk, the whole chunk of a block at file offset pos, into dst, which has
+// BlockSize bytes.
+func decodeChunk(dst, chunk []byte, codec Codec, pos int64, block uint32) error {
+	return hwstream.Decode(name, chunk, pos, block, func(payload []byte) error { return codec.decode(dst, payload) })
 }
 
 // info answers from the trailer or, if that is damaged, from the header.
@@ -157,21 +140,11 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 
 // describe fills in what f says.
 func (f footer) describe(in *formats.Info) {
-	in.VirtualSize = int64(min(f.origSize, math.MaxInt64))
+	in.VirtualSize = int64(min(f.OrigSize, math.MaxInt64))
 	in.ClusterSize = int64(f.blockSize)
-	in.Specific = []formats.Property{
-		{Name: "uuid", Value: fmt.Sprintf("%x-%x-%x-%x-%x", f.uuid[:4], f.uuid[4:6], f.uuid[6:8], f.uuid[8:10], f.uuid[10:])},
-		{Name: "blocks", Value: uint64(f.maxBlocks)},
-		{Name: "stored-blocks", Value: uint64(f.stored)},
-	}
+	own := []formats.Property{{Name: "blocks", Value: uint64(f.maxBlocks)}, {Name: "stored-blocks", Value: uint64(f.stored)}}
 	if f.method <= methodZstd {
-		in.Specific = append(in.Specific, formats.Property{Name: "compression type", Value: codecOf(f.method).String()})
+		own = append(own, formats.Property{Name: "compression type", Value: codecOf(f.method).String()})
 	}
-	if f.timestamp != 0 { // 0 is what writers put that keep the clock out of the file
-		created := epoch.Add(time.Duration(f.timestamp) * time.Second).Format(time.RFC3339)
-		in.Specific = append(in.Specific, formats.Property{Name: "created", Value: created})
-	}
+	in.Specific = f.Properties(own...)
 }
-
-// epoch is where the format's clock begins.
-var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)

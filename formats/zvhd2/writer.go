@@ -2,7 +2,6 @@ package zvhd2
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +38,7 @@ type Writer struct {
 	head   footer
 
 	bits    *bitmap.Bitmap
-	index   []chunkRef
+	index   hwstream.Index
 	next    int64 // the least block that WriteBlock takes
 	written int64 // bytes
 	err     error // sticky
@@ -104,16 +103,7 @@ func (z *Writer) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
 		clear(buf[copy(buf[:], block):])
 		block = buf[:]
 	}
-	start := len(dst)
-	dst = hwstream.AppendHead(dst, uint32(index), 0)
-	dst, err := z.enc.append(dst, block)
-	if err != nil {
-		return dst[:start], fmt.Errorf("%s: encoding block %d: %w", name, index, err)
-	}
-	if size := int64(len(dst) - start - hwstream.HeadSize); hwstream.Length(size) > ChunkBound {
-		return dst[:start], fmt.Errorf("%s: block %d grew to %d bytes in the encoder", name, index, size)
-	}
-	return hwstream.Seal(dst, start), nil
+	return hwstream.AppendChunk(name, dst, index, 0, func(dst []byte) ([]byte, error) { return z.enc.append(dst, block) })
 }
 
 // WriteBlock writes what Encode made of the block. Blocks come in ascending order; those left out
@@ -142,10 +132,10 @@ func (z *Writer) writeBlock(index int64, encoded []byte) error {
 			return err
 		}
 	}
-	if z.written+int64(len(encoded))+TailSize(int64(len(z.index))+1, z.blocks) > maxFileSize {
-		return formats.Unsupported(name, -1, "file would be longer than %d bytes", int64(maxFileSize))
+	if z.written+int64(len(encoded))+TailSize(int64(len(z.index))+1, z.blocks) > hwstream.MaxFileSize {
+		return formats.Unsupported(name, -1, "file would be longer than %d bytes", int64(hwstream.MaxFileSize))
 	}
-	z.index = append(z.index, chunkRef{block: uint32(index), page: uint32(z.written / page)})
+	z.index = append(z.index, hwstream.Ref{Block: uint32(index), Page: uint32(z.written / page)})
 	z.bits.Set(index)
 	z.next = index + 1
 	return z.write(encoded)
@@ -154,22 +144,8 @@ func (z *Writer) writeBlock(index int64, encoded []byte) error {
 // writeHeader writes the header of a disk whose first stored block has that SHA-256; all zeros
 // stand for a disk without one.
 func (z *Writer) writeHeader(first [sha256.Size]byte) error {
-	z.head.uuid = deriveUUID(int64(z.head.origSize), z.enc.name(), first)
+	z.head.UUID = hwstream.DeriveUUID("imgferry zvhd2 v1", int64(z.head.OrigSize), z.enc.name(), first)
 	return z.write(z.head.append(nil))
-}
-
-// deriveUUID returns a UUID (RFC 9562, version 8) that depends on the disk and the encoder alone, so
-// that the same disk makes the same file anywhere.
-func deriveUUID(size int64, encoder string, first [sha256.Size]byte) [16]byte {
-	h := sha256.New()
-	io.WriteString(h, "imgferry zvhd2 v1")
-	h.Write(binary.BigEndian.AppendUint64(nil, uint64(size)))
-	io.WriteString(h, encoder+"\x00")
-	h.Write(first[:])
-	u := [16]byte(h.Sum(nil))
-	u[6] = u[6]&0x0f | 0x80 // version 8
-	u[8] = u[8]&0x3f | 0x80 // variant
-	return u
 }
 
 // Close writes what follows the last chunk: end-of-data footer, index, bitmap and trailer. It does
@@ -194,7 +170,7 @@ func (z *Writer) writeTail() error {
 	}
 	stored := int64(len(z.index))
 	t := z.head.trailer(z.written+page, stored)
-	index := append(z.index, chunkRef{page: uint32(z.written / page)})
+	index := append(z.index, hwstream.Ref{Page: uint32(z.written / page)})
 	if err := z.write(t.endOfData().append(nil)); err != nil {
 		return err
 	}
@@ -202,7 +178,7 @@ func (z *Writer) writeTail() error {
 		seg := make([]byte, 0, indexSegmentSize)
 		for i := from; i < min(from+entriesPerSegment, stored); i++ {
 			c := index[i]
-			seg = indexEntry{pos: uint64(c.pos()), block: c.block, length: uint32(index[i+1].pos() - c.pos())}.append(seg)
+			seg = indexEntry{pos: uint64(c.Pos()), block: c.Block, length: uint32(index.Length(int(i)))}.append(seg)
 		}
 		if err := z.write(seg[:indexSegmentSize]); err != nil {
 			return err

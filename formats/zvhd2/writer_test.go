@@ -305,14 +305,14 @@ func TestDeterminism(t *testing.T) {
 		"zlib":    {Options{Codec: Zlib}, d, uuid("zlib 1", sum[:])},
 		"empty":   {Options{}, newDisk(d.size), uuid("zstd default", make([]byte, 32))},
 	} {
-		if got := imageOf(t, c.d, c.o)[offUUID:][:16]; !bytes.Equal(got, c.want) {
+		if got := imageOf(t, c.d, c.o)[hwstream.OffUUID:][:16]; !bytes.Equal(got, c.want) {
 			t.Errorf("%s: UUID %x, want %x", name, got, c.want)
 		}
 	}
-	if ts := parseFooter(image).timestamp; ts != 0 {
+	if ts := parseFooter(image).Timestamp; ts != 0 {
 		t.Errorf("timestamp %d", ts)
 	}
-	if ts := parseFooter(imageOf(t, d, Options{Timestamp: 77})).timestamp; ts != 77 {
+	if ts := parseFooter(imageOf(t, d, Options{Timestamp: 77})).Timestamp; ts != 77 {
 		t.Errorf("timestamp %d, want 77", ts)
 	}
 }
@@ -326,11 +326,11 @@ func payloads(t *testing.T, image []byte) map[int64][]byte {
 	}
 	out := map[int64][]byte{}
 	for k, c := range index[:len(index)-1] {
-		p, err := hwstream.Payload(name, image[c.pos():index[k+1].pos()], c.pos(), c.block)
+		p, err := hwstream.Payload(name, image[c.Pos():index[k+1].Pos()], c.Pos(), c.Block)
 		if err != nil {
 			t.Fatal(err)
 		}
-		out[int64(c.block)] = p
+		out[int64(c.Block)] = p
 	}
 	return out
 }

@@ -40,6 +40,9 @@ const (
 // busy machine, but a run that has to be repeated for that does no harm.
 var hasty = upload.Policy{Tries: 7, Base: time.Millisecond, Max: 2 * time.Millisecond, Deadline: 800 * time.Millisecond, Stall: 400 * time.Millisecond}
 
+// calm is the policy of a run after the faults: on a busy machine answers take a while, and it must succeed.
+var calm = upload.Policy{Base: time.Millisecond, Max: 2 * time.Millisecond}
+
 // hold is how long a stalled connection is held: longer than any deadline of hasty.
 const hold = 3 * time.Second
 
@@ -190,7 +193,8 @@ func (o *ordeal) judge(err error) {
 	case errors.As(err, &kept):
 		o.resume(kept.UploadID, left)
 	case errors.As(err, &stuck):
-		if len(left) != 1 || !o.met(uploadtest.Abort, uploadtest.Classes...) {
+		// After an interrupt there is a second to abort it, which a busy machine may need for other things.
+		if !o.met(uploadtest.Abort, uploadtest.Classes...) && !errors.Is(err, upload.ErrInterrupted) || len(left) > 1 {
 			o.errorf("%v, left %v", err, left)
 		}
 		if err := o.direct.Abort(context.Background(), o.key, stuck.UploadID); err != nil {
@@ -218,9 +222,11 @@ func (o *ordeal) adopts(err error, left []string) bool {
 	if err != nil || len(parts) > 0 {
 		return false
 	}
-	_, err = o.send(context.Background(), o.direct, nil)
+	_, err = o.send(context.Background(), o.direct, calmly)
 	return err == nil && len(o.unfinished()) == 0 && o.whole()
 }
+
+func calmly(c *upload.Config) { c.Retry = calm }
 
 // resume goes on with an upload that was kept.
 func (o *ordeal) resume(id string, left []string) {
@@ -236,7 +242,7 @@ func (o *ordeal) resume(id string, left []string) {
 	for _, p := range parts {
 		have += p.Size
 	}
-	result, err := o.send(context.Background(), o.direct, nil)
+	result, err := o.send(context.Background(), o.direct, calmly)
 	// More than it had: parts that were on their way.
 	if err != nil || !result.Resumed || result.Skipped < have || result.UploadID != id {
 		o.errorf("resume: %+v, %v; the store had %d bytes", result, err, have)

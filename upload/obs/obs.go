@@ -17,12 +17,14 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/minio/minio-go/v7/pkg/encrypt"
+	"github.com/minio/minio-go/v7/pkg/s3utils"
 
 	"imgferry/upload"
 )
@@ -95,6 +97,9 @@ const maxPages = 1000
 func New(c Config) (*Bucket, error) {
 	if c.Bucket == "" {
 		return nil, errors.New("the name of the bucket is not set")
+	}
+	if s3utils.CheckValidBucketName(c.Bucket) != nil {
+		return nil, fmt.Errorf("%q can't be the name of a bucket: those have 3 to 63 lower-case letters, digits, hyphens and dots", c.Bucket)
 	}
 	core, err := connect(c)
 	if err != nil {
@@ -180,6 +185,11 @@ func parseEndpoint(endpoint string, secure bool) (string, bool, error) {
 	if host == "" || strings.ContainsAny(host, "/?#@ ") {
 		return "", false, errors.New("the endpoint of the object store must be HOST, HOST:PORT or a URL of just that")
 	}
+	if _, port, err := net.SplitHostPort(host); err == nil {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "", false, fmt.Errorf("the endpoint of the object store names the port %q, which there can't be", port)
+		}
+	}
 	return host, secure, nil
 }
 
@@ -208,14 +218,34 @@ func hostName(host string) string {
 	return strings.Trim(host, "[]")
 }
 
-// Begin starts a multipart upload.
+// Begin starts a multipart upload. It fails with upload.ErrPlain where the store does not say that it
+// encrypts the object although Config.Encryption asks for that: one that does not know the header may go on
+// without, and nobody would ever notice.
 func (b *Bucket) Begin(ctx context.Context, key string, meta upload.Metadata) (string, error) {
+	const op = "begin the upload"
 	ctx, seen := observe(ctx)
 	id, err := b.core.NewMultipartUpload(ctx, b.name, key, minio.PutObjectOptions{UserMetadata: meta, ServerSideEncryption: b.sse})
 	if err == nil && id == "" {
 		err = errNoReply
 	}
-	return id, b.wrap("begin the upload", key, seen, err)
+	if err == nil && b.sse != nil && !seen.encrypted {
+		plain := &upload.Error{Op: op, Bucket: b.name, Key: key, Status: seen.status, RequestID: seen.requestID, Class: upload.ErrPlain}
+		if failed := b.dropUpload(ctx, key, id); failed != nil {
+			return "", fmt.Errorf("%w; %w", plain, failed)
+		}
+		return "", plain
+	}
+	return id, b.wrap(op, key, seen, err)
+}
+
+// dropUpload aborts an upload that nobody has any use for, even though ctx may have ended.
+func (b *Bucket) dropUpload(ctx context.Context, key, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := b.Abort(ctx, key, id); err != nil {
+		return fmt.Errorf("its unfinished upload is left behind (upload id %s): %w", id, err)
+	}
+	return nil
 }
 
 // PutPart sends one part with its Content-MD5 if sum is given.
@@ -421,10 +451,8 @@ func (b *Bucket) copyParts(ctx context.Context, o upload.Object, meta upload.Met
 		if err == nil {
 			return
 		}
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		if failed := b.Abort(clean, key, id); failed != nil {
-			err = fmt.Errorf("%w; its unfinished upload is left behind (upload id %s): %w", err, id, failed)
+		if failed := b.dropUpload(ctx, key, id); failed != nil {
+			err = fmt.Errorf("%w; %w", err, failed)
 		}
 	}()
 	var parts []upload.StoredPart

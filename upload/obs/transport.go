@@ -69,6 +69,7 @@ type seen struct {
 	status     int // 0: no answer
 	requestID  string
 	retryAfter time.Duration
+	encrypted  bool // the store says that it encrypts the object
 }
 
 // deleted is err, the outcome of a DELETE, unless the answer is not the one that says so (S3 and OBS: 204):
@@ -128,6 +129,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 			status:     resp.StatusCode,
 			requestID:  firstHeader(resp.Header, "x-obs-request-id", "x-amz-request-id"),
 			retryAfter: retryAfter(resp.Header, time.Now()),
+			encrypted:  firstHeader(resp.Header, "x-amz-server-side-encryption", "x-obs-server-side-encryption") != "",
 		}
 	}
 	if resp != nil && (r.Method != http.MethodGet || r.URL.RawQuery != "") {

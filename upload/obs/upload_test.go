@@ -27,7 +27,11 @@ func answering(t *testing.T, answer func(http.ResponseWriter, *http.Request)) (*
 	return server, &last
 }
 
-func hasBegun(w http.ResponseWriter, _ *http.Request) {
+// hasBegun begins an upload, encrypted as it is asked for.
+func hasBegun(w http.ResponseWriter, r *http.Request) {
+	if v := r.Header.Get("X-Amz-Server-Side-Encryption"); v != "" {
+		w.Header().Set("X-Amz-Server-Side-Encryption", v)
+	}
 	io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>")
 }
 
@@ -62,6 +66,28 @@ func TestEncryption(t *testing.T) {
 		if _, err := obs.ParseEncryption(text); err == nil {
 			t.Errorf("%q is taken", text)
 		}
+	}
+}
+
+// A store that takes no notice of the encryption that it is asked for gets no byte of the disk, and keeps no upload.
+func TestEncryptionIgnored(t *testing.T) {
+	server, last := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodDelete {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>")
+	})
+	b, err := obs.New(obs.Config{Endpoint: server.URL, Region: "r", Bucket: "bucket", AccessKey: "ak", SecretKey: "sk", Encryption: obs.Encryption{KMS: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := b.Begin(t.Context(), "k", nil)
+	if id != "" || !errors.Is(err, upload.ErrPlain) || upload.Temporary(err) {
+		t.Errorf("%q, %v", id, err)
+	}
+	if last.Method != http.MethodDelete || last.URL.Query().Get("uploadId") != "id" {
+		t.Errorf("the last request is %s %s", last.Method, last.URL)
 	}
 }
 
