@@ -23,7 +23,8 @@ const (
 // the encoder has time to try harder, so that there is less to send; where senders wait for parts, it
 // should hurry.
 type autoLevel struct {
-	harder, easier int // parts in a row that began with the link, or the encoder, behind
+	harder, easier int            // parts in a row that began with the link, or the encoder, behind
+	chosen         func(part int) // if not nil, called after each choice
 }
 
 // loaded is what the choice is made by: see upload.PartWriter.
@@ -34,6 +35,9 @@ type loaded interface {
 
 // next returns the level for the part that begins now, after one of level now.
 func (a *autoLevel) next(now zvhd2.Level, parts loaded) zvhd2.Level {
+	if a.chosen != nil {
+		defer func() { a.chosen(parts.Number()) }()
+	}
 	full, free, all := parts.Load()
 	switch {
 	case full > all/2 || free == 0:
@@ -66,13 +70,17 @@ func (p *Push) changesLevel() bool { return p.AutoLevel && !p.Disk.Image.Sequent
 // which they look for matches.
 var tablesOf = [zvhd2.LevelBest + 1]int64{zvhd2.LevelBetter: 4 << 20, zvhd2.LevelBest: 36 << 20}
 
-// leastBuffers is how many part buffers are left beside the tables: one fills while another is sent.
-const leastBuffers = 2
+const (
+	// leastBuffers is how many part buffers are left beside the tables at least: one fills while another is sent.
+	leastBuffers = 2
+	// fairBuffers is for how many there is to be room before a second encoder has its tables.
+	fairBuffers = 4
+)
 
 // tables is what each encoder of the run may take beyond what the engine counts for one, in bytes.
 func (p *Push) tables() int64 {
 	if p.changesLevel() {
-		return tablesOf[zvhd2.LevelBest]
+		return tablesOf[zvhd2.LevelBetter] + tablesOf[zvhd2.LevelBest] // what was used before stays for a while
 	}
 	return tablesOf[min(p.Level, zvhd2.LevelBest)]
 }
@@ -84,7 +92,7 @@ func (p *Push) memory() int64 { return cmp.Or(p.Memory, upload.DefaultMemory) }
 func (p *Push) threads(plan upload.Plan) int {
 	n := p.workers()
 	if t := p.tables(); t > 0 {
-		n = max(1, min(n, int((p.memory()-leastBuffers*plan.BufferSize)/t)))
+		n = max(1, min(n, int((p.memory()-fairBuffers*plan.BufferSize)/t)))
 	}
 	return n
 }

@@ -174,6 +174,8 @@ type Push struct {
 	Notice func(string)
 	// Progress is counted up, if not nil.
 	Progress *Progress
+
+	chosen func(part int) // a test's: told that AutoLevel made its choice for a part
 }
 
 // Progress is counters that somebody else polls.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,23 +47,22 @@ func mostlyNoise(t *testing.T, mib int) pipeline.Disk {
 	return d
 }
 
-// fewBuffers is the memory for five buffers of parts of so many bytes, beside the tables of as many encoders of
-// the highest level as there are.
+// fewBuffers is the memory for five buffers of parts of so many bytes, beside the tables of as many encoders as
+// there are.
 func fewBuffers(part int64) int64 {
-	return 5*(part+upload.MaxChunk) + int64(convert.DefaultWorkers(72<<20))*36<<20
+	return 5*(part+upload.MaxChunk) + int64(convert.DefaultWorkers(72<<20))*40<<20
 }
 
-// slow is a bucket behind a link that is always slower than the encoder: a part is sent once five buffers are full
-// and the encoder can do nothing more, or the whole disk of so many bytes was read. A part of the disk is four
-// blocks; were it another number, the part is sent when nothing was read for long. After so many parts it fails for
-// good.
+// slow is a bucket behind a link that is always slower than the encoder: of five buffers, one is sent, another is
+// next, and three wait, so that the level of the part after them is chosen before the first is sent. After so many
+// parts it fails for good.
 type slow struct {
 	pipeline.Bucket
-	progress *pipeline.Progress
-	disk     int64
-	mu       sync.Mutex
-	parts    int
-	kill     func()
+	chosen atomic.Int64 // the part for which the level was chosen last
+	disk   int          // in parts
+	mu     sync.Mutex
+	parts  int
+	kill   func()
 }
 
 func (s *slow) PutPart(ctx context.Context, key, id string, number int, body io.ReadSeeker, size int64, sum *[16]byte) (string, error) {
@@ -75,18 +75,9 @@ func (s *slow) PutPart(ctx context.Context, key, id string, number int, body io.
 		<-ctx.Done()
 		return "", ctx.Err()
 	}
-	const step, rest, long = 10 * time.Millisecond, 10, 200 // long and rest count steps
-	full := min(s.disk, int64(number+4)*4*convert.BlockSize)
-	for before, still := int64(-1), 0; ; still++ {
-		now := s.progress.Convert.Read.Load()
-		if now != before {
-			before, still = now, 0
-		}
-		if now >= full && still >= rest || still >= long {
-			break
-		}
+	for s.chosen.Load() < int64(min(number+5, s.disk)) {
 		select {
-		case <-time.After(step):
+		case <-time.After(time.Millisecond):
 		case <-ctx.Done():
 			return "", ctx.Err()
 		}
@@ -125,10 +116,12 @@ func TestLevelRises(t *testing.T) {
 	const parts, part = 8, 5 << 20
 	p := c.push(mostlyNoise(t, 88))
 	p.Key, p.Senders, p.PartSize, p.StoreID, p.StateDir = "rises", 1, part, "box", t.TempDir()
-	p.AutoLevel, p.Verify, p.Memory, p.Progress = true, true, fewBuffers(part), new(pipeline.Progress)
+	p.AutoLevel, p.Verify, p.Memory = true, true, fewBuffers(part)
 	dir := pipeline.JournalDir(p.StateDir)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	p.Bucket = &slow{Bucket: c.bucket, progress: p.Progress, disk: p.Disk.Image.Size(), parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}
+	link := &slow{Bucket: c.bucket, disk: int(p.Disk.Image.Size() / (4 * convert.BlockSize)), parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}
+	p.Chosen(func(part int) { link.chosen.Store(int64(part)) })
+	p.Bucket = link
 	var kept *upload.UnfinishedError
 	if _, err := p.Upload(ctx); !errors.As(err, &kept) || kept.PartsDone != parts {
 		t.Fatalf("%v", err)
@@ -140,7 +133,7 @@ func TestLevelRises(t *testing.T) {
 	}
 
 	ctx, cancel = context.WithCancelCause(t.Context())
-	p.Bucket, p.Progress = &doomed{Bucket: c.bucket, parts: 1, kill: func() { cancel(upload.ErrInterrupted) }}, new(pipeline.Progress)
+	p.Bucket = &doomed{Bucket: c.bucket, parts: 1, kill: func() { cancel(upload.ErrInterrupted) }}
 	if _, err := p.Upload(ctx); !errors.As(err, &kept) || kept.PartsDone != parts+1 {
 		t.Fatalf("with the journal: %v", err)
 	}
@@ -152,7 +145,7 @@ func TestLevelRises(t *testing.T) {
 	if _, err := c.bucket.PutPart(t.Context(), p.Key, kept.UploadID, 6, bytes.NewReader(make([]byte, part)), part, nil); err != nil {
 		t.Fatal(err)
 	}
-	p.Bucket, p.Progress = c.bucket, new(pipeline.Progress)
+	p.Bucket = c.bucket
 	r, err := p.Upload(t.Context())
 	if err != nil || !r.Verified || r.Sent+r.Skipped != r.ObjectSize {
 		t.Fatalf("without the journal: %+v, %v", r, err)

@@ -173,7 +173,7 @@ func (p *Push) encode(ctx context.Context, size, blocks int64, parts *upload.Par
 	}
 	img := p.Disk.Image
 	if p.changesLevel() {
-		w.auto = new(autoLevel)
+		w.auto = &autoLevel{chosen: p.chosen}
 	}
 	if len(known) > 0 {
 		img = without{img, covered(known)}

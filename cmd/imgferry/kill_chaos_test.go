@@ -64,8 +64,11 @@ func newKilled() *killed { return &killed{arrived: make(map[int]bool), done: mak
 // object, with the journal or without, and sends nothing again but what was on its way.
 func TestKill(t *testing.T) {
 	count := 10
-	if long() {
+	switch {
+	case long():
 		count = 50
+	case raced:
+		count = 5
 	}
 	const senders = 3
 	w := newWorld(t)

@@ -27,11 +27,14 @@ func TestChaos(t *testing.T) {
 	var mu sync.Mutex // guards all
 	var runs errgroup.Group
 	runs.SetLimit(8)
-	count := 0
+	count, every := 0, 8
+	if raced {
+		every = 16
+	}
 	start := func(kind string, calls []uploadtest.Call, want []byte, args func(key string) []string) {
 		schedule := uploadtest.Schedule(uint64(len(kind)), calls, nil, 1)
 		for i, faults := range schedule {
-			if !long() && (i%8 != 0 || stalls(faults)) {
+			if !long() && (i%every != 0 || stalls(faults)) {
 				continue
 			}
 			count++

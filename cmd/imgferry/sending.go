@@ -114,6 +114,9 @@ func (s *sendFlags) open(ctx context.Context, path string, from *sourceFlags, p 
 	p.Disk = img.Disk()
 	// The flags decide what bytes are in it, too.
 	p.Disk.Identity = fmt.Sprintf("snapshot %q, disk %q, backing %q\n%s", from.opener.Snapshot, from.opener.Disk, from.opener.BackingFormat, img.Identity())
+	if from.format == "" && p.Disk.Format == "raw" && p.Disk.Image.Size()%sectorSize != 0 {
+		p.Notice(fmt.Sprintf("%s is taken as a raw disk, but its size is no multiple of %d bytes: if it is not one, its image will not boot", publicName(path), sectorSize))
+	}
 	if p.Format == pipeline.Raw {
 		if err := notNested(img, "Use "+instead+", which can't be taken for anything else."); err != nil {
 			img.Close()
@@ -122,6 +125,9 @@ func (s *sendFlags) open(ctx context.Context, path string, from *sourceFlags, p 
 	}
 	return img, nil
 }
+
+// sectorSize is what disks are whole multiples of, in bytes.
+const sectorSize = 512
 
 // ofImage adds to err the name of the image where it is about that.
 func ofImage(path string, err error) error {

@@ -1,0 +1,4 @@
+package pipeline
+
+// Chosen has f told that AutoLevel made its choice for a part.
+func (p *Push) Chosen(f func(part int)) { p.chosen = f }
