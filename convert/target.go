@@ -47,6 +47,9 @@ type TargetOption struct {
 	// Values are the words that it takes; nil: a number of bytes.
 	Values  []string
 	Default string
+
+	// bytes refuses numbers of bytes that the format has no use for; nil where Values is not.
+	bytes func(n int64) error
 }
 
 // Settings are the values of all of a target's options, by name.
@@ -89,7 +92,7 @@ func Targets() []Target {
 			Compress: "compression_type=zlib",
 			Options: []TargetOption{
 				{Name: "compression_type", Help: "how clusters are compressed", Values: []string{"none", "zlib", "zstd"}, Default: "none"},
-				{Name: "cluster_size", Help: "unit of storage, a power of two from 512 to 2M", Default: "64K"},
+				{Name: "cluster_size", Help: "unit of storage, a power of two from 512 to 2M", Default: "64K", bytes: qcow2.CheckClusterSize},
 				levelOption("how hard the encoder tries"),
 			},
 			writer: qcow2Writer,
@@ -197,7 +200,10 @@ func (t Target) Settings(list []string) (Settings, error) {
 // check refuses a value that the option does not take.
 func (o TargetOption) check(value string) error {
 	if o.Values == nil {
-		_, err := parseSize(value)
+		n, err := parseSize(value)
+		if err == nil {
+			err = o.bytes(n)
+		}
 		if err != nil {
 			return fmt.Errorf("%s=%s: %w", o.Name, value, err)
 		}

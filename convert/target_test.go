@@ -267,7 +267,7 @@ func TestZeroer(t *testing.T) {
 // TestSettings: options as qemu-img takes them.
 func TestSettings(t *testing.T) {
 	for target, list := range map[string]map[string]string{
-		"qcow2": {"": "", "compression_type=zstd,cluster_size=2M": "", "compression_type=lz4": "use none, zlib, zstd", "cluster_size=many": "no size", "cluster_size": "needs a value", "size=1": "no option", "cluster_size=2M,": "no option", "cluster_size=-1": "no size"},
+		"qcow2": {"": "", "compression_type=zstd,cluster_size=2M": "", "compression_type=lz4": "use none, zlib, zstd", "cluster_size=many": "no size", "cluster_size": "needs a value", "size=1": "no option", "cluster_size=2M,": "no option", "cluster_size=-1": "no size", "cluster_size=3K": "power of two", "cluster_size=4M": "power of two", "cluster_size=0": "power of two"},
 		"raw":   {"level=best": "no options"},
 		"zvhd2": {"level=auto": "can't be", "codec=zlib": ""},
 	} {
@@ -288,18 +288,6 @@ func TestSettings(t *testing.T) {
 	}
 	if _, err := convert.TargetByName("vdi"); err == nil || !strings.Contains(err.Error(), "qcow2") {
 		t.Errorf("vdi: %v", err)
-	}
-	// Sizes that the format refuses are refused before anything is read.
-	qcow2, _ := convert.TargetByName("qcow2")
-	s, err := qcow2.Settings([]string{"cluster_size=3K"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := qcow2.Write(t.Context(), sample(), struct {
-		io.Writer
-		io.WriterAt
-	}{io.Discard, &recorder{}}, s, convert.Options{}); err == nil || !strings.Contains(err.Error(), "power of two") {
-		t.Errorf("clusters of 3 KiB: %v", err)
 	}
 }
 

@@ -61,6 +61,10 @@ func (e *Error) Error() string {
 // Unwrap returns the class, so that errors.Is finds it.
 func (e *Error) Unwrap() error { return e.Class }
 
+// BlamesImage reports whether err, which may be nil, says that the image is bad or not supported. All other
+// errors are of the reading of it, or of what is allowed.
+func BlamesImage(err error) bool { return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnsupported) }
+
 // Corrupt returns an Error of class ErrCorrupt. offset is in bytes from the start of the source,
 // or -1 where there is none to name.
 func Corrupt(format string, offset int64, what string, args ...any) error {

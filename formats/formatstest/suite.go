@@ -422,7 +422,7 @@ func (s suite) brokenSource(t *testing.T) {
 
 func (s suite) expectDiskError(t *testing.T, failAt int64, err error) {
 	t.Helper()
-	if !errors.Is(err, errDisk) || errors.Is(err, formats.ErrCorrupt) || errors.Is(err, formats.ErrUnsupported) {
+	if !errors.Is(err, errDisk) || formats.BlamesImage(err) {
 		t.Errorf("read %d failed: %v (want the source's error)", failAt, err)
 	}
 }

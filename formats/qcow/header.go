@@ -74,7 +74,7 @@ func (f *front) refs() []formats.Ref {
 
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	f, err := readFront(ctx, src)
-	if err != nil && !errors.Is(err, formats.ErrCorrupt) && !errors.Is(err, formats.ErrUnsupported) && !errors.Is(err, formats.ErrNotAllowed) {
+	if err != nil && !formats.BlamesImage(err) && !errors.Is(err, formats.ErrNotAllowed) {
 		return formats.Info{}, err
 	}
 	in := formats.Info{

@@ -3,7 +3,6 @@ package qcow2
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"math"
 
 	"imgferry/formats"
@@ -120,7 +119,7 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	switch {
 	case problem == nil:
 		problem = f.check(src.Size())
-	case !damage(problem):
+	case !formats.BlamesImage(problem):
 		return formats.Info{}, problem
 	}
 	in := formats.Info{
@@ -137,7 +136,7 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	}
 	in.ClusterSize = f.clusterSize()
 	list, _, err := f.readSnapshots(ctx, src)
-	if err != nil && !damage(err) {
+	if err != nil && !formats.BlamesImage(err) {
 		return formats.Info{}, err
 	}
 	for _, s := range list {
@@ -147,11 +146,6 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 		in.Specific = append(in.Specific, formats.Property{Name: "snapshot table", Value: err.Error()})
 	}
 	return in, nil
-}
-
-// damage tells what is wrong with an image from what went wrong while it was read.
-func damage(err error) bool {
-	return errors.Is(err, formats.ErrCorrupt) || errors.Is(err, formats.ErrUnsupported)
 }
 
 // codec names the compression type, or is "" if it is unknown.

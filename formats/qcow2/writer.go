@@ -47,17 +47,25 @@ type Writer struct {
 
 var errClosed = errors.New("qcow2: the writer is closed")
 
+// CheckClusterSize refuses clusters of n bytes that QEMU would refuse.
+func CheckClusterSize(n int64) error {
+	if n < 1<<minClusterBits || n > 1<<maxClusterBits || n&(n-1) != 0 {
+		return fmt.Errorf("the cluster size must be a power of two from 512 to 2097152 bytes, not %d", n)
+	}
+	return nil
+}
+
 // NewWriter returns a Writer to a new file, to which it writes nothing yet. What it leaves out must
 // read as zeros. It refuses options that QEMU would refuse.
 func NewWriter(to io.WriterAt, o WriterOptions) (*Writer, error) {
 	if o.ClusterSize == 0 {
 		o.ClusterSize = defaultClusterSize
 	}
-	switch cs := o.ClusterSize; {
-	case o.Size < 0 || o.Size > maxWriterSize:
+	if o.Size < 0 || o.Size > maxWriterSize {
 		return nil, fmt.Errorf("%s: a disk can have 0 to %d bytes, not %d", name, int64(maxWriterSize), o.Size)
-	case cs < 1<<minClusterBits || cs > 1<<maxClusterBits || cs&(cs-1) != 0:
-		return nil, fmt.Errorf("%s: the cluster size must be a power of two from 512 to 2097152 bytes, not %d", name, cs)
+	}
+	if err := CheckClusterSize(int64(o.ClusterSize)); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if err := o.Compression.check(o.Level); err != nil {
 		return nil, err

@@ -63,7 +63,7 @@ func (h *header) readMap(ctx context.Context, src formats.Source) ([]byte, error
 
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	h, err := readHeader(ctx, src)
-	if err != nil && !errors.Is(err, formats.ErrCorrupt) && !errors.Is(err, formats.ErrUnsupported) {
+	if err != nil && !formats.BlamesImage(err) {
 		return formats.Info{}, err
 	}
 	in := formats.Info{Format: name, VirtualSize: int64(min(h.diskSize, math.MaxInt64)), Problem: err}

@@ -2,7 +2,6 @@ package vhd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -138,7 +137,7 @@ func (h *headers) checkFixed() error {
 
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	h, err := readHeaders(ctx, src)
-	if err != nil && !errors.Is(err, formats.ErrCorrupt) && !errors.Is(err, formats.ErrUnsupported) {
+	if err != nil && !formats.BlamesImage(err) {
 		return formats.Info{}, err
 	}
 	return formats.Info{

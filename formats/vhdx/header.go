@@ -3,7 +3,6 @@ package vhdx
 import (
 	"cmp"
 	"context"
-	"errors"
 	"math"
 	"slices"
 
@@ -259,7 +258,7 @@ func (s *structure) readLocator(context.Context) error {
 
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	s, err := readStructure(ctx, src)
-	if err != nil && !errors.Is(err, formats.ErrCorrupt) && !errors.Is(err, formats.ErrUnsupported) {
+	if err != nil && !formats.BlamesImage(err) {
 		return formats.Info{}, err
 	}
 	return formats.Info{

@@ -2,7 +2,6 @@ package vmdk
 
 import (
 	"context"
-	"errors"
 	"strings"
 
 	"imgferry/formats"
@@ -200,7 +199,7 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	switch {
 	case err == nil:
 		err = h.check()
-	case !errors.Is(err, formats.ErrCorrupt) && !errors.Is(err, formats.ErrUnsupported):
+	case !formats.BlamesImage(err):
 		return formats.Info{}, err
 	}
 	in := formats.Info{

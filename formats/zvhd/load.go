@@ -3,7 +3,6 @@ package zvhd
 import (
 	"bytes"
 	"context"
-	"errors"
 
 	"imgferry/bitmap"
 	"imgferry/formats"
@@ -79,9 +78,4 @@ func loadHeader(ctx context.Context, src formats.Source) (hwstream.Footer, []byt
 	}
 	f, err := checkFooter(b)
 	return f, b, err
-}
-
-// isImageFault reports whether err blames the image, not the reading of it.
-func isImageFault(err error) bool {
-	return errors.Is(err, formats.ErrCorrupt) || errors.Is(err, formats.ErrUnsupported)
 }

@@ -164,12 +164,12 @@ func decodeChunk(dst, chunk, window []byte, first bool, pos int64, block uint32)
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	in := formats.Info{Format: name, ClusterSize: BlockSize}
 	_, index, err := load(ctx, src)
-	if in.Problem = err; err != nil && !isImageFault(err) {
+	if in.Problem = err; err != nil && !formats.BlamesImage(err) {
 		return formats.Info{}, err
 	}
 	f, _, err := loadHeader(ctx, src)
 	if err != nil {
-		if !isImageFault(err) {
+		if !formats.BlamesImage(err) {
 			return formats.Info{}, err
 		}
 		return in, nil

@@ -20,7 +20,7 @@ import (
 // imageFault reports whether err is a finding about the image, with a place if it should have one.
 func imageFault(err error, place bool) bool {
 	var e *formats.Error
-	return errors.As(err, &e) && isImageFault(err) && (e.Offset >= 0 || !place) && !strings.Contains(err.Error(), "\n")
+	return errors.As(err, &e) && formats.BlamesImage(err) && (e.Offset >= 0 || !place) && !strings.Contains(err.Error(), "\n")
 }
 
 // layoutOf returns where the pieces of an image lie.
@@ -456,7 +456,7 @@ func TestBadDisk(t *testing.T) {
 			"check": Check(context.Background(), src, 1, nil),
 			"info":  func() error { _, err := Format().Info(context.Background(), src); return err }(),
 		} {
-			if !errors.Is(err, errBadSector) || isImageFault(err) {
+			if !errors.Is(err, errBadSector) || formats.BlamesImage(err) {
 				t.Errorf("%s, bad from %d: %v", name, from, err)
 			}
 		}

@@ -3,8 +3,10 @@ package zvhd2
 import (
 	"bytes"
 	"context"
-	"imgferry/formats/hwstream"
 	"testing"
+
+	"imgferry/formats"
+	"imgferry/formats/hwstream"
 )
 
 // tryImage opens, walks, reads and checks an image that may be anything. Failures must be findings
@@ -15,12 +17,12 @@ func tryImage(t *testing.T, image []byte) {
 		t.Fatalf("info: %v", err)
 	}
 	checked := Check(ctx, inMemory(image), 1, nil)
-	if checked != nil && !isImageFault(checked) {
+	if checked != nil && !formats.BlamesImage(checked) {
 		t.Fatalf("check: %v", checked)
 	}
 	im, err := Format().Open(ctx, inMemory(image), nil)
 	if err != nil {
-		if checked == nil || !isImageFault(err) {
+		if checked == nil || !formats.BlamesImage(err) {
 			t.Fatalf("open: %v, check: %v", err, checked)
 		}
 		return

@@ -2,7 +2,6 @@ package zvhd2
 
 import (
 	"context"
-	"errors"
 
 	"imgferry/bitmap"
 	"imgferry/formats"
@@ -225,9 +224,4 @@ func readBitmap(ctx context.Context, src formats.Source, t footer) (*bitmap.Bitm
 		return nil, formats.Corrupt(name, pos, "bitmap has %d stored blocks, the trailer %d", n, t.stored)
 	}
 	return bits, nil
-}
-
-// isImageFault reports whether err blames the image, not the reading of it.
-func isImageFault(err error) bool {
-	return errors.Is(err, formats.ErrCorrupt) || errors.Is(err, formats.ErrUnsupported)
 }

@@ -116,7 +116,7 @@ func decodeChunk(dst, chunk []byte, codec Codec, pos int64, block uint32) error 
 // info answers from the trailer or, if that is damaged, from the header.
 func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 	in := formats.Info{Format: name}
-	if _, _, in.Problem = load(ctx, src); in.Problem != nil && !isImageFault(in.Problem) {
+	if _, _, in.Problem = load(ctx, src); in.Problem != nil && !formats.BlamesImage(in.Problem) {
 		return formats.Info{}, in.Problem
 	}
 	for _, pos := range []int64{src.Size() - page, 0} {
@@ -125,7 +125,7 @@ func info(ctx context.Context, src formats.Source) (formats.Info, error) {
 		}
 		b, err := readFooter(ctx, src, pos, "footer")
 		if err != nil {
-			if !isImageFault(err) {
+			if !formats.BlamesImage(err) {
 				return formats.Info{}, err
 			}
 			continue
