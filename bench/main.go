@@ -41,7 +41,7 @@ func main() {
 	mib := flag.Int64("mib", 1536, "MiB of data")
 	pairs := flag.Int("pairs", 5, "pairs that must count")
 	dir := flag.String("dir", ".bench", "folder for inputs")
-	only := flag.String("only", "", "only what matches this `expression`: encoder, program, readers, uploads, or a conversion's name")
+	only := flag.String("only", "", "only what matches this `expression`: encoder, program, readers, uploads, or the name of a conversion or an upload")
 	flag.Parse()
 	if err := run(*from, *mib<<20, *pairs, *dir, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -78,7 +78,7 @@ func run(from string, size int64, pairs int, dir, only string) error {
 		{"program", func() error { return programs(dir, disk, program, 3) }},
 		{"", func() error { return rivals(dir, packed, disk, program, pairs, wanted) }}, // each has a name
 		{"readers", func() error { return readers(dir, disk, program, pairs) }},
-		{"uploads", func() error { return uploads(dir, packed, disk, program, pairs) }},
+		{"", func() error { return uploads(dir, packed, disk, program, pairs, wanted) }},
 	} {
 		if part.name != "" && !wanted.MatchString(part.name) {
 			continue

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -30,25 +32,25 @@ type store struct {
 	endpoint string // http://HOST:PORT
 }
 
-// startStore starts a store with its data below dir.
-func startStore(program, dir string) (*store, error) {
-	s := &store{dir: filepath.Join(dir, "store")}
+// start starts the store with its data below dir.
+func (s *store) start(program, dir string) error {
+	s.dir = filepath.Join(dir, "store")
 	if err := os.RemoveAll(s.dir); err != nil {
-		return nil, err
+		return err
 	}
 	if err := os.MkdirAll(s.dir, 0o777); err != nil {
-		return nil, err
+		return err
 	}
 	s.cmd = exec.Command(program, "sandbox", "--json", "--data", filepath.Join(s.dir, "data"), "--listen-store", "127.0.0.1:0", "--listen-images", "127.0.0.1:0",
 		"--ak", benchAccess, "--sk", benchSecret, "--bucket", benchBucket, "--log-level", "error")
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var said bytes.Buffer
 	s.cmd.Stderr = &said
 	if err := s.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	var settings map[string]string
 	err = json.NewDecoder(bufio.NewReader(out)).Decode(&settings)
@@ -58,9 +60,9 @@ func startStore(program, dir string) (*store, error) {
 	}
 	if err != nil {
 		err = errors.Join(err, s.stop())
-		return nil, fmt.Errorf("the sandbox does not start: %w: %s", err, said.String())
+		return fmt.Errorf("the sandbox does not start: %w: %s", err, said.String())
 	}
-	return s, os.WriteFile(s.s3cmdConfig(), nil, 0o666)
+	return os.WriteFile(s.s3cmdConfig(), nil, 0o666)
 }
 
 // stop ends the store and removes its data.
@@ -123,69 +125,92 @@ type transfer struct {
 
 // uploads compares uploads with other programs': of the same bytes, and of a disk that has to be converted
 // first, where a program of its own must wait for the file. Each pair goes to the same server; that of the
-// second kind over a link, too, that takes as long as the conversion.
-func uploads(dir, data, disk, program string, pairs int) error {
+// second kind over a link, too, that takes as long as the conversion. Only those whose names are wanted run.
+func uploads(dir, data, disk, program string, pairs int, wanted *regexp.Regexp) error {
+	unwanted := func(t transfer) bool { return !wanted.MatchString("uploads") && !wanted.MatchString(t.name) }
+	var s store
+	p := paths{program, data, disk, filepath.Join(dir, "upload.zvhd2"), filepath.Join(dir, "upload.qcow2")}
+	if len(slices.DeleteFunc(s.transfers(p, ""), unwanted)) == 0 {
+		return nil
+	}
 	for _, tool := range []string{"rclone", "s3cmd", "qemu-img"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			fmt.Printf("\n%s is missing, so no uploads are compared: apt-get install rclone s3cmd qemu-utils\n", tool)
 			return nil
 		}
 	}
-	s, err := startStore(program, dir)
-	if err != nil {
+	if err := s.start(program, dir); err != nil {
 		return err
 	}
-	err = s.compare(dir, data, disk, program, pairs)
+	defer os.Remove(p.converted)
+	defer os.Remove(p.packed)
+	speed, err := s.speed(p)
+	if err != nil {
+		return errors.Join(err, s.stop())
+	}
+	slow, err := newLink(strings.TrimPrefix(s.endpoint, "http://"), speed)
+	if err != nil {
+		return errors.Join(err, s.stop())
+	}
+	fmt.Printf("\nThe slow link has %.0f MB/s.\n", speed/1e6)
+	err = s.compare(slices.DeleteFunc(s.transfers(p, slow.endpoint()), unwanted), pairs)
+	slow.close()
 	return errors.Join(err, s.stop())
 }
 
-func (s *store) compare(dir, data, disk, program string, pairs int) error {
-	// One conversion says how fast the link is to be.
-	file := filepath.Join(dir, "upload.zvhd2")
-	packed := filepath.Join(dir, "upload.qcow2")
-	defer os.Remove(file)
-	defer os.Remove(packed)
-	convert := []string{program, "convert", disk, file, "-O", "zvhd2", "--force", "--no-sync"}
+// paths are the files of uploads: bytes to send as they are, a disk to convert, and what becomes of it.
+type paths struct{ program, data, disk, converted, packed string }
+
+// convert is the command that makes what is uploaded from the disk.
+func (p paths) convert() []string {
+	return []string{p.program, "convert", p.disk, p.converted, "-O", "zvhd2", "--force", "--no-sync"}
+}
+
+// speed is that of a link that takes as long to send what the disk becomes as the conversion takes, in bytes a second.
+func (s *store) speed(p paths) (float64, error) {
 	var times []float64
 	for range 3 {
-		took, err := s.child(convert)
+		took, err := s.child(p.convert())
 		if err != nil {
-			return err
+			return 0, err
 		}
 		times = append(times, took.Wall.Seconds())
 	}
-	st, err := os.Stat(file)
+	st, err := os.Stat(p.converted)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	speed := float64(st.Size()) / median(times)
-	slow, err := newLink(strings.TrimPrefix(s.endpoint, "http://"), speed)
-	if err != nil {
-		return err
-	}
-	defer slow.close()
+	return float64(st.Size()) / median(times), nil
+}
 
-	qemu := []string{"qemu-img", "convert", "-c", "-m", "8", "-W", "-f", "raw", "-O", "qcow2", disk, packed}
-	converted := func(name, endpoint string) []transfer {
-		ours := [][]string{s.upload(program, endpoint, disk, "b")}
-		return []transfer{
-			{"convert, then rclone" + name, [][]string{convert, s.rclone(endpoint, file, "a")}, ours, true},
-			{"qemu-img -c, then rclone" + name, [][]string{qemu, s.rclone(endpoint, packed, "a")}, ours, false},
-		}
-	}
+// transfers are all that can be compared, with slow the endpoint of the slow link.
+func (s *store) transfers(p paths, slow string) []transfer {
 	list := []transfer{
-		{"rclone copyto", [][]string{s.rclone(s.endpoint, data, "a")}, [][]string{s.upload(program, s.endpoint, data, "b", "--as-is")}, true},
-		{"s3cmd put", [][]string{s.s3cmd(s.endpoint, data, "a")}, [][]string{s.upload(program, s.endpoint, data, "b", "--as-is")}, true},
+		{"rclone copyto", [][]string{s.rclone(s.endpoint, p.data, "a")}, [][]string{s.upload(p.program, s.endpoint, p.data, "b", "--as-is")}, true},
+		{"s3cmd put", [][]string{s.s3cmd(s.endpoint, p.data, "a")}, [][]string{s.upload(p.program, s.endpoint, p.data, "b", "--as-is")}, true},
 	}
-	list = append(list, converted("", s.endpoint)...)
-	list = append(list, converted(fmt.Sprintf(", %.0f MB/s", speed/1e6), slow.endpoint())...)
-	fmt.Printf("\n%-40s %7s %7s %7s %8s %8s %s\n", "A against B (imgferry upload)", "A s", "B s", "B/A", "A cpu s", "B cpu s", "discarded")
+	qemu := []string{"qemu-img", "convert", "-c", "-m", "8", "-W", "-f", "raw", "-O", "qcow2", p.disk, p.packed}
+	for _, link := range []struct{ name, endpoint string }{{"", s.endpoint}, {", slow link", slow}} {
+		ours := func(level string) [][]string {
+			return [][]string{s.upload(p.program, link.endpoint, p.disk, "b", "--compress-level", level)}
+		}
+		theirs := [][]string{p.convert(), s.rclone(link.endpoint, p.converted, "a")}
+		list = append(list,
+			transfer{"convert, then rclone" + link.name, theirs, ours("default"), true},
+			transfer{"convert, then rclone, level auto" + link.name, theirs, ours("auto"), false},
+			transfer{"qemu-img -c, then rclone" + link.name, [][]string{qemu, s.rclone(link.endpoint, p.packed, "a")}, ours("default"), false})
+	}
+	return list
+}
+
+func (s *store) compare(list []transfer, pairs int) error {
+	fmt.Printf("\n%-42s %7s %7s %7s %8s %8s %s\n", "A against B (imgferry upload)", "A s", "B s", "B/A", "A cpu s", "B cpu s", "discarded")
 	for _, c := range list {
 		if err := s.race(c, pairs); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
-	for _, c := range list[:4] {
+	for _, c := range list {
 		fmt.Println(" ", c.name)
 		for _, args := range c.a {
 			fmt.Println("    A:", strings.Join(args, " "))
@@ -229,10 +254,10 @@ func (s *store) race(c transfer, pairs int) error {
 		ratios[i] = bs[i].wall.Seconds() / as[i].wall.Seconds()
 	}
 	if len(as) == 0 {
-		fmt.Printf("%-40s every pair was discarded\n", c.name)
+		fmt.Printf("%-42s every pair was discarded\n", c.name)
 		return nil
 	}
-	fmt.Printf("%-40s %7.2f %7.2f %7.2f %8.2f %8.2f %d\n", c.name, median(walls(as)), median(walls(bs)), median(ratios), median(cpus(as)), median(cpus(bs)), lost)
+	fmt.Printf("%-42s %7.2f %7.2f %7.2f %8.2f %8.2f %d\n", c.name, median(walls(as)), median(walls(bs)), median(ratios), median(cpus(as)), median(cpus(bs)), lost)
 	return nil
 }
 
