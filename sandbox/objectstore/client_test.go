@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,6 +72,8 @@ type world struct {
 	server *httptest.Server
 	client *minio.Client
 	core   minio.Core
+	// busy is read-locked by each request until its handler is through, which may be after the client has its answer.
+	busy sync.RWMutex
 }
 
 func newWorld(t *testing.T, change ...func(*objectstore.Options)) *world {
@@ -93,7 +96,12 @@ func (w *world) start(change ...func(*objectstore.Options)) {
 	if w.store, err = objectstore.Open(w.dir, o); err != nil {
 		w.Fatal(err)
 	}
-	w.server = httptest.NewServer(w.store.Handler())
+	handler := w.store.Handler()
+	w.server = httptest.NewServer(http.HandlerFunc(func(answer http.ResponseWriter, r *http.Request) {
+		w.busy.RLock()
+		defer w.busy.RUnlock()
+		handler.ServeHTTP(answer, r)
+	}))
 	w.client = w.newClient(testAccess, testSecret)
 	w.core = minio.Core{Client: w.client}
 }
@@ -166,6 +174,8 @@ func wantCode(t *testing.T, err error, code string) {
 // segments returns how many segment files there are.
 func (w *world) segments() int {
 	w.Helper()
+	w.busy.Lock() // a request under way holds what it reads
+	defer w.busy.Unlock()
 	entries, err := os.ReadDir(filepath.Join(w.dir, "segments"))
 	if err != nil {
 		w.Fatal(err)
