@@ -339,7 +339,8 @@ func (s *sender) put(ctx context.Context, j *job) (sent int64, err error) {
 		}
 		if same {
 			s.Progress.skipped.Add(j.Size)
-			return 0, s.note(j, have.ETag, *j.sum, &s.skipped)
+			s.note(j, have.ETag, *j.sum, &s.skipped)
+			return 0, nil
 		}
 	}
 	if j.Known != nil {
@@ -359,7 +360,8 @@ func (s *sender) put(ctx context.Context, j *job) (sent int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return j.Size, s.note(j, etag, sum, &s.sent)
+	s.note(j, etag, sum, &s.sent)
+	return j.Size, nil
 }
 
 // putBody sends a part until the store's ETag is its MD5.
@@ -406,7 +408,8 @@ func (s *sender) copyZeros(ctx context.Context, j *job) (done bool, err error) {
 		switch {
 		case err == nil && (!isMD5(etag) || etag == hexSum(*j.sum)):
 			s.Progress.copied.Add(j.Size)
-			return true, s.note(j, etag, *j.sum, &s.copied)
+			s.note(j, etag, *j.sum, &s.copied)
+			return true, nil
 		case err == nil:
 			err = fmt.Errorf("the object %s is not all zeros", from.Key)
 		case ctx.Err() != nil, Temporary(err), errors.Is(err, ErrNoUpload):
@@ -433,7 +436,7 @@ func (s *sender) tell(sentence string) {
 }
 
 // note records a part that the store has.
-func (s *sender) note(j *job, etag string, sum [md5.Size]byte, bytes *int64) error {
+func (s *sender) note(j *job, etag string, sum [md5.Size]byte, bytes *int64) {
 	if !isMD5(etag) && !s.unverified.Swap(true) {
 		s.tell("The store's ETags are no MD5s, as with some kinds of encryption: only sizes are compared, an interrupted run is resumed on this machine only, and --verify proves what the object holds.")
 	}
@@ -442,11 +445,9 @@ func (s *sender) note(j *job, etag string, sum [md5.Size]byte, bytes *int64) err
 	*bytes += j.Size
 	s.done[j.Number] = donePart{StoredPart{Number: j.Number, Size: j.Size, ETag: etag}, sum}
 	s.mu.Unlock()
-	if s.Journal == nil || j.Known != nil {
-		return nil
+	if s.Journal != nil && j.Known == nil {
+		s.noted(s.Journal.add(JournalPart{Number: j.Number, Level: j.Level, Size: j.Size, MD5: sum, ETag: etag, Chunks: j.Chunks}))
 	}
-	s.noted(s.Journal.add(JournalPart{Number: j.Number, Level: j.Level, Size: j.Size, MD5: sum, ETag: etag, Chunks: j.Chunks}))
-	return nil
 }
 
 // noted tells of the journal's failure, if there was one: the upload goes on without.
