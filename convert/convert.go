@@ -5,7 +5,9 @@
 package convert
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"runtime"
 	"sync/atomic"
@@ -57,8 +59,13 @@ type SparseWriter interface {
 type Options struct {
 	// Workers is how many goroutines read and encode; 0 means what DefaultWorkers says.
 	Workers int
+	// Memory is for the engine's buffers, in bytes; 0 means DefaultMemory. Workers is a stronger wish.
+	Memory int64
 	// Digest asks for the content digest.
 	Digest bool
+	// Sum, if not nil, is called with the SHA-256 of each block that has a non-zero byte, padded with zeros to
+	// 2 MiB, right before the target gets it.
+	Sum func(index int64, sum [sha256.Size]byte)
 	// Sparse says which blocks count as empty.
 	Sparse Sparse
 	// Progress is counted up as blocks are done, if not nil.
@@ -87,12 +94,14 @@ type Result struct {
 }
 
 // Memory of a run in bytes: each slot holds a block and its encoded form, each worker an encoder.
-// There are spare slots so that a worker goes on while the writer waits for an earlier block.
+// There are spare slots so that a worker goes on while the writer waits for an earlier block, and
+// while blocks wait to be hashed together.
 const (
-	spareSlots    = 2
+	spareSlots    = 2 // at least
 	slotMemory    = BlockSize + 2_101_248
 	readerMemory  = 4 << 20 // what a format's reader takes for one read under way, at most
 	encoderMemory = 4 << 20 // measured: zstd's default level on 2 MiB blocks takes 3.5 MiB
+	workerMemory  = slotMemory + encoderMemory + readerMemory
 	// maxWorkers bounds memory on large machines; a store's link is full long before.
 	maxWorkers = 16
 )
@@ -100,7 +109,7 @@ const (
 // DefaultWorkers returns how many workers to run: one per CPU that Go may use, as far as memory
 // bytes allow, and at least one.
 func DefaultWorkers(memory int64) int {
-	n := (memory - spareSlots*slotMemory) / (slotMemory + encoderMemory + readerMemory)
+	n := (memory - spareSlots*slotMemory) / workerMemory
 	return int(max(1, min(n, maxWorkers, int64(runtime.GOMAXPROCS(0)))))
 }
 
@@ -112,7 +121,19 @@ func (o Options) workers() int {
 	if o.Workers > 0 {
 		return o.Workers
 	}
-	return DefaultWorkers(DefaultMemory)
+	return DefaultWorkers(o.memory())
+}
+
+func (o Options) memory() int64 { return cmp.Or(o.Memory, DefaultMemory) }
+
+// spare returns how many slots there are beyond one for each worker: of those in which blocks wait to be hashed, as
+// many as the memory allows.
+func (o Options) spare() int {
+	if !o.Digest && o.Sum == nil {
+		return spareSlots
+	}
+	n := (o.memory() - int64(o.workers())*workerMemory) / slotMemory
+	return int(max(spareSlots, min(n, int64(spareSlots+hashLanes()-1))))
 }
 
 // Stream writes img to w: the blocks that hold data, in order, then w's trailer. The first error
@@ -138,6 +159,7 @@ func Stream(ctx context.Context, img formats.Image, w Writer, o Options) (Result
 	e := engine{
 		img:     img,
 		workers: o.workers(),
+		spare:   o.spare(),
 		all:     o.Sparse == SparseNone,
 		buffers: func(s *slot) {
 			s.block = newBlock()
@@ -189,6 +211,7 @@ func Scan(ctx context.Context, img formats.Image, o Options) (Result, error) {
 	e := engine{
 		img:     img,
 		workers: o.workers(),
+		spare:   o.spare(),
 		all:     o.Sparse == SparseNone,
 		buffers: func(s *slot) { s.block = newBlock() },
 		work:    func(_ context.Context, s *slot) error { c.look(s); return nil },
@@ -227,7 +250,8 @@ func readBlock(img formats.Image, s *slot) error {
 // collector gathers what a run finds out, in emit order, and counts progress.
 type collector struct {
 	blocks *bitmap.Bitmap
-	sum    *Summer // nil: no digest
+	digest *Summer                                  // nil: no digest
+	tell   func(index int64, sum [sha256.Size]byte) // nil: nobody
 	sparse Sparse
 	size   int64
 	read   int64
@@ -235,9 +259,9 @@ type collector struct {
 }
 
 func newCollector(size int64, o Options) *collector {
-	c := &collector{blocks: bitmap.New(bitmap.Blocks(size)), size: size, sparse: o.Sparse, p: o.Progress}
+	c := &collector{blocks: bitmap.New(bitmap.Blocks(size)), size: size, sparse: o.Sparse, tell: o.Sum, p: o.Progress}
 	if o.Digest {
-		c.sum = NewSummer()
+		c.digest = NewSummer()
 	}
 	if c.p == nil {
 		c.p = new(Progress)
@@ -245,21 +269,31 @@ func newCollector(size int64, o Options) *collector {
 	return c
 }
 
-// look runs on a worker: is the block zero, and if not, what is its hash?
+// hashes says whether the hashes of blocks are wanted.
+func (c *collector) hashes() bool { return c.digest != nil || c.tell != nil }
+
+// look runs on a worker: is the block zero, and if not, is its hash wanted?
 func (c *collector) look(s *slot) {
-	s.zero = (c.sum != nil || c.sparse == SparseZeros) && bitmap.IsZero(s.block)
-	s.empty = s.zero && c.sparse == SparseZeros
-	if !s.zero && c.sum != nil {
-		s.sum = SumBlock(s.block)
-	}
+	c.found(s, (c.hashes() || c.sparse == SparseZeros) && bitmap.IsZero(s.block))
+}
+
+// found notes what follows for s from whether its block is zero.
+func (c *collector) found(s *slot, zero bool) {
+	s.empty = zero && c.sparse == SparseZeros
+	s.hash = !zero && c.hashes()
 }
 
 // add runs on the one emitter.
 func (c *collector) add(s *slot) {
 	n := min(BlockSize, c.size-s.index*BlockSize)
 	c.read += n
-	if !s.zero && c.sum != nil {
-		c.sum.Add(s.index, s.sum)
+	if s.hash {
+		if c.digest != nil {
+			c.digest.Add(s.index, s.sum)
+		}
+		if c.tell != nil {
+			c.tell(s.index, s.sum)
+		}
 	}
 	if !s.empty {
 		c.blocks.Set(s.index)
@@ -270,8 +304,8 @@ func (c *collector) add(s *slot) {
 
 func (c *collector) result() Result {
 	r := Result{Blocks: c.blocks, Read: c.read}
-	if c.sum != nil {
-		r.Digest = c.sum.Digest()
+	if c.digest != nil {
+		r.Digest = c.digest.Digest()
 	}
 	return r
 }

@@ -3,6 +3,7 @@ package convert_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -231,6 +232,55 @@ func TestStream(t *testing.T) {
 			scan, err := convert.Scan(t.Context(), d, convert.Options{Digest: true})
 			if err != nil || scan.Digest != r.Digest || !bytes.Equal(scan.Blocks.Append(nil), r.Blocks.Append(nil)) {
 				t.Errorf("scan differs: %v", err)
+			}
+		}
+	}
+}
+
+// TestHashes compares the hashes, of blocks that are hashed together as they come, with those of one after the other:
+// with a slot for many blocks and for few, and whatever counts as empty.
+func TestHashes(t *testing.T) {
+	type block struct {
+		index int64
+		sum   [sha256.Size]byte
+	}
+	var expected []block
+	summer := convert.NewSummer()
+	for b := want(sample()); len(b) > 0; b = b[8+convert.BlockSize:] {
+		x := block{int64(binary.BigEndian.Uint64(b)), sha256.Sum256(b[8:][:convert.BlockSize])}
+		expected = append(expected, x)
+		summer.Add(x.index, x.sum)
+	}
+	for _, c := range []struct {
+		workers    int
+		memory     int64
+		sequential bool
+		sparse     convert.Sparse
+	}{
+		{1, 1, false, convert.SparseZeros},
+		{2, 0, false, convert.SparseZeros},
+		{2, 0, true, convert.SparseHoles},
+		{5, 0, false, convert.SparseNone},
+		{5, 1, true, convert.SparseZeros},
+	} {
+		d := sample()
+		d.sequential = c.sequential
+		for name, run := range map[string]func(convert.Options) (convert.Result, error){
+			"stream": func(o convert.Options) (convert.Result, error) { return convert.Stream(t.Context(), d, newPlain(), o) },
+			"scan":   func(o convert.Options) (convert.Result, error) { return convert.Scan(t.Context(), d, o) },
+			"raw":    func(o convert.Options) (convert.Result, error) { return convert.Raw(t.Context(), d, new(plainFile), o) },
+			"device": func(o convert.Options) (convert.Result, error) {
+				return convert.Raw(t.Context(), d, &oldDevice{recorder{make([]byte, d.size)}}, o)
+			},
+			"pipe": func(o convert.Options) (convert.Result, error) {
+				return convert.RawStream(t.Context(), d, io.Discard, o)
+			},
+		} {
+			var found []block
+			r, err := run(convert.Options{Workers: c.workers, Memory: c.memory, Sparse: c.sparse, Digest: true,
+				Sum: func(index int64, sum [sha256.Size]byte) { found = append(found, block{index, sum}) }})
+			if err != nil || r.Digest != summer.Digest() || !slices.Equal(found, expected) {
+				t.Errorf("%s, %+v: %d blocks, digest %v (%v)", name, c, len(found), r.Digest, err)
 			}
 		}
 	}

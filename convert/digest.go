@@ -54,9 +54,6 @@ func (s *Summer) Add(index int64, sum [sha256.Size]byte) {
 // Digest returns the digest of what was added so far.
 func (s *Summer) Digest() Digest { return Digest(s.h.Sum(nil)) }
 
-// SumBlock returns the hash of a block that is already padded to 2 MiB.
-func SumBlock(block []byte) [sha256.Size]byte { return sha256.Sum256(block) }
-
 // FirstBlock returns the number and the bytes, padded to 2 MiB, of the first block that holds a
 // non-zero byte. block is nil for a disk of zeros.
 func FirstBlock(ctx context.Context, img formats.Image) (index int64, block []byte, err error) {

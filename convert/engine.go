@@ -2,6 +2,7 @@ package convert
 
 import (
 	"context"
+	"crypto/sha256"
 
 	"golang.org/x/sync/errgroup"
 
@@ -14,26 +15,27 @@ type slot struct {
 	candidate
 	block   []byte // room for the block's guest bytes
 	encoded []byte
-	zero    bool // all of the block is
 	empty   bool // it is left out of the target
-	sum     [32]byte
+	hash    bool // sum is wanted
+	sum     [sha256.Size]byte
 	done    chan struct{} // capacity 1: a worker never waits for the emitter
 }
 
 // engine runs one goroutine that names blocks, workers that work on them in any order, and one
 // that takes them in order:
 //
-//	Candidates -> queue -> work (N goroutines)
+//	Candidates -> queue -> work (N goroutines) -> hash
 //	           -> order -> emit (1 goroutine, waits for each slot) -> free
 type engine struct {
 	img     formats.Image
 	workers int
+	spare   int  // slots beyond one for each worker
 	all     bool // look at every block
 	// buffers gives a new slot what it needs.
 	buffers func(*slot)
 	// read fills a slot. It runs on the worker, or on the one producer of a sequential image.
 	read func(formats.Image, *slot) error
-	// work runs on the workers after read.
+	// work runs on the workers after read. Where it asks for the hash, s.block is left as it is until then.
 	work func(context.Context, *slot) error
 	// emit runs on one goroutine, in ascending order of index.
 	emit func(*slot) error
@@ -42,7 +44,7 @@ type engine struct {
 // run returns when every goroutine has ended. The error is the first that occurred, or ctx's cause.
 func (e *engine) run(parent context.Context) error {
 	g, ctx := errgroup.WithContext(parent)
-	slots := e.workers + spareSlots
+	slots := e.workers + e.spare
 	free := make(chan *slot, slots)
 	queue := make(chan *slot, slots)
 	order := make(chan *slot, slots)
@@ -51,6 +53,7 @@ func (e *engine) run(parent context.Context) error {
 		free <- &slot{done: make(chan struct{}, 1)}
 	}
 	sequential := e.img.Sequential()
+	hashes := hashing{lanes: hashLanes()}
 
 	g.Go(func() error {
 		defer close(queue)
@@ -83,7 +86,11 @@ func (e *engine) run(parent context.Context) error {
 	})
 	for range e.workers {
 		g.Go(func() error {
-			for s := range queue {
+			for {
+				s, ok := next(queue, &hashes)
+				if !ok {
+					return nil
+				}
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
@@ -95,9 +102,12 @@ func (e *engine) run(parent context.Context) error {
 				if err := e.work(ctx, s); err != nil {
 					return err
 				}
-				s.done <- struct{}{}
+				if s.hash {
+					hashes.add(s)
+				} else {
+					s.done <- struct{}{}
+				}
 			}
-			return nil
 		})
 	}
 	g.Go(func() error {
@@ -124,4 +134,17 @@ func (e *engine) run(parent context.Context) error {
 	}
 	// A caller may have cancelled after the last block was named: what came out is whole.
 	return nil
+}
+
+// next takes a slot from the queue, and hashes what waits for that before it waits itself. ok is false at the end.
+func next(queue <-chan *slot, hashes *hashing) (s *slot, ok bool) {
+	select {
+	case s, ok = <-queue:
+	default:
+	}
+	if s == nil {
+		hashes.flush()
+		s, ok = <-queue
+	}
+	return s, ok
 }

@@ -2,9 +2,7 @@ package convert
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
-	"hash"
 	"io"
 
 	"imgferry/bitmap"
@@ -52,6 +50,7 @@ func Raw(ctx context.Context, img formats.Image, t RawTarget, o Options) (Result
 	e := engine{
 		img:     img,
 		workers: o.workers(),
+		spare:   o.spare(),
 		all:     o.Sparse == SparseNone,
 		buffers: func(s *slot) { s.block = newBlock() },
 		emit:    func(s *slot) error { c.add(s); return nil },
@@ -110,14 +109,10 @@ func (r rawCopy) whole(_ context.Context, s *slot) error {
 	return err
 }
 
-// spans copies what the extents tell of block s.index, in steps, and notes whether it is zero and its
-// hash.
+// spans copies what the extents tell of block s.index, in steps. A block that is to be hashed is kept whole.
 func (r rawCopy) spans(ctx context.Context, s *slot) error {
-	var h *blockHash
-	if r.c.sum != nil {
-		h = &blockHash{h: sha256.New(), pos: s.index * BlockSize}
-	}
-	s.zero = true
+	start, done := s.index*BlockSize, int64(0) // done is bytes of the block that are kept
+	zero := true
 	step := int64(rawStep)
 	if s.unit > 0 {
 		step = max(packedStep, s.unit)
@@ -128,6 +123,12 @@ func (r rawCopy) spans(ctx context.Context, s *slot) error {
 				return context.Cause(ctx)
 			}
 			p := s.block[:min(step, end-x.off)]
+			if r.c.hashes() {
+				from := x.off - start
+				clear(s.block[done:from])
+				done = from + int64(len(p))
+				p = s.block[from:done]
+			}
 			if err := formats.ReadFull(r.img, p, x.off); err != nil {
 				return fmt.Errorf("reading the disk at %d: %w", x.off, err)
 			}
@@ -135,17 +136,14 @@ func (r rawCopy) spans(ctx context.Context, s *slot) error {
 			if err != nil {
 				return err
 			}
-			s.zero = s.zero && !wrote
-			if h != nil {
-				h.add(p, x.off)
-			}
+			zero = zero && !wrote
 			x.off += int64(len(p))
 		}
 	}
-	s.empty = s.zero && r.c.sparse == SparseZeros
-	if h != nil && !s.zero {
-		s.sum = h.finish((s.index + 1) * BlockSize)
+	if r.c.hashes() {
+		clear(s.block[done:])
 	}
+	r.c.found(s, zero)
 	return nil
 }
 
@@ -155,7 +153,7 @@ func (r rawCopy) write(p []byte, off int64) (data bool, err error) {
 		return writeData(r.t, p, off)
 	}
 	_, err = r.t.WriteAt(p, off)
-	return r.c.sum == nil || !bitmap.IsZero(p), err
+	return !r.c.hashes() || !bitmap.IsZero(p), err
 }
 
 // writeData writes the runs of p that are not zero, in units of rawHole of the disk, and says whether
@@ -181,35 +179,8 @@ func writeData(t RawTarget, p []byte, off int64) (wrote bool, err error) {
 	return wrote, nil
 }
 
-// zeros is what is written or hashed where nothing is read.
+// zeros is what is written where nothing is read.
 var zeros [rawStep]byte
-
-// blockHash hashes the bytes of a block of which only some are read.
-type blockHash struct {
-	h   hash.Hash
-	pos int64 // in the disk, bytes: hashed up to here
-}
-
-// add hashes zeros up to off, and p.
-func (b *blockHash) add(p []byte, off int64) {
-	b.skip(off)
-	b.h.Write(p)
-	b.pos = off + int64(len(p))
-}
-
-func (b *blockHash) skip(off int64) {
-	for b.pos < off {
-		n := min(off-b.pos, int64(len(zeros)))
-		b.h.Write(zeros[:n])
-		b.pos += n
-	}
-}
-
-// finish hashes zeros up to end and returns the hash.
-func (b *blockHash) finish(end int64) [sha256.Size]byte {
-	b.skip(end)
-	return [sha256.Size]byte(b.h.Sum(nil))
-}
 
 // zeroing makes zeros of what lies between blocks that come in ascending order.
 type zeroing struct {
@@ -257,6 +228,7 @@ func RawStream(ctx context.Context, img formats.Image, w io.Writer, o Options) (
 	e := engine{
 		img:     img,
 		workers: o.workers(),
+		spare:   o.spare(),
 		all:     o.Sparse == SparseNone,
 		buffers: func(s *slot) { s.block = newBlock() },
 		read:    readBlock,

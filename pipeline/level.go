@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"imgferry/convert"
 	"imgferry/formats/zvhd2"
 	"imgferry/upload"
 )
@@ -90,7 +91,7 @@ func (p *Push) memory() int64 { return cmp.Or(p.Memory, upload.DefaultMemory) }
 // threads is how many blocks are encoded at once. The tables of high levels come out of the memory for part
 // buffers: where encoding is slow, few parts wait to be sent.
 func (p *Push) threads(plan upload.Plan) int {
-	n := p.workers()
+	n := convert.DefaultWorkers(engineMemory)
 	if t := p.tables(); t > 0 {
 		n = max(1, min(n, int((p.memory()-fairBuffers*plan.BufferSize)/t)))
 	}

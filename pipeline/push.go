@@ -532,7 +532,7 @@ func (p *Push) scan(ctx context.Context) (convert.Result, error) {
 	if _, err := p.count(ctx); err != nil {
 		return convert.Result{}, err
 	}
-	return convert.Scan(ctx, p.Disk.Image, convert.Options{Digest: true, Progress: &p.Progress.Convert, Workers: p.workers()})
+	return convert.Scan(ctx, p.Disk.Image, convert.Options{Digest: true, Progress: &p.Progress.Convert, Memory: engineMemory})
 }
 
 // count returns how many blocks have to be read, and adds them to what the progress is measured by.
@@ -545,8 +545,6 @@ func (p *Push) count(ctx context.Context) (int64, error) {
 // engineMemory is what push leaves for the engine's slots and encoders, in bytes: 320 MiB of peak
 // RSS less the part buffers, the program itself and the sandbox it may carry.
 const engineMemory = 72 << 20
-
-func (p *Push) workers() int { return convert.DefaultWorkers(engineMemory) }
 
 // metadata is what an object says of itself.
 func (p *Push) metadata(size int64) upload.Metadata {

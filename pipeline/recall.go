@@ -117,6 +117,7 @@ type recaller struct {
 	sum     hash.Hash
 	length  int64 // bytes of the part under way
 	chunks  []upload.Chunk
+	next    [sha256.Size]byte // of the block that comes next
 }
 
 // errEnough ends a try.
@@ -143,7 +144,7 @@ func (r *recaller) try(ctx context.Context, level zvhd2.Level, workers int) (err
 			return err
 		}
 	}
-	_, err = convert.Stream(ctx, without{r.img, []blockRange{{0, r.block}}}, r, convert.Options{Workers: workers})
+	_, err = convert.Stream(ctx, without{r.img, []blockRange{{0, r.block}}}, r, convert.Options{Workers: workers, Memory: engineMemory, Sum: r.Sum})
 	if errors.Is(err, errEnough) {
 		return nil
 	}
@@ -165,30 +166,27 @@ func (r *recaller) Write(p []byte) (int, error) {
 func (r *recaller) BlockSize() int { return zvhd2.BlockSize }
 
 // MaxEncodedSize returns the most bytes that Encode appends.
-func (r *recaller) MaxEncodedSize() int { return zvhd2.ChunkBound + sha256.Size }
+func (r *recaller) MaxEncodedSize() int { return zvhd2.ChunkBound }
 
-// Encode appends the block's chunk and its hash. Safe for concurrent use.
+// Encode appends the block's chunk. Safe for concurrent use.
 func (r *recaller) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
-	dst, err := r.encoder.Encode(dst, index, block)
-	if err != nil {
-		return dst, err
-	}
-	sum := convert.SumBlock(block)
-	return append(dst, sum[:]...), nil
+	return r.encoder.Encode(dst, index, block)
 }
+
+// Sum takes the SHA-256 of the block that comes next.
+func (r *recaller) Sum(_ int64, sum [sha256.Size]byte) { r.next = sum }
 
 // WriteBlock takes what Encode made, ascending.
 func (r *recaller) WriteBlock(index int64, encoded []byte) (err error) {
-	n := len(encoded) - sha256.Size
 	if r.file != nil {
-		err = r.file.WriteBlock(index, encoded[:n])
+		err = r.file.WriteBlock(index, encoded)
 	} else {
-		_, err = r.Write(encoded[:n])
+		_, err = r.Write(encoded)
 	}
 	if err != nil {
 		return err
 	}
-	r.chunks = append(r.chunks, upload.Chunk{Block: index, Length: int64(n), Sum: [sha256.Size]byte(encoded[n:])})
+	r.chunks = append(r.chunks, upload.Chunk{Block: index, Length: int64(len(encoded)), Sum: r.next})
 	if r.length < r.partSize {
 		return nil
 	}

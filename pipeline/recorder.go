@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"iter"
@@ -29,12 +30,10 @@ type recorder struct {
 	part     zvhd2.Level   // of the part under way
 	auto     *autoLevel    // nil: the level stays
 	known    []upload.JournalPart
-	first    []byte // the chunk of the first known block; nil: none
+	first    []byte            // the chunk of the first known block; nil: none
+	next     [sha256.Size]byte // of the block that comes next
 	sum      *convert.Summer
 }
-
-// trailer is what Encode appends to a chunk: the SHA-256 of the block, and the level.
-const trailer = 32 + 1
 
 func newRecorder(img formats.Image, size int64, level zvhd2.Level, parts *upload.PartWriter, known []upload.JournalPart) (*recorder, error) {
 	r := &recorder{img: img, parts: parts, known: known, sum: convert.NewSummer(), part: level}
@@ -72,7 +71,7 @@ func (r *recorder) makeFirst(p upload.JournalPart) error {
 }
 
 // encode reads and encodes one block.
-func (r *recorder) encode(index int64, level zvhd2.Level) (chunk []byte, sum [32]byte, err error) {
+func (r *recorder) encode(index int64, level zvhd2.Level) (chunk []byte, sum [sha256.Size]byte, err error) {
 	block := make([]byte, convert.BlockSize)
 	off := index * convert.BlockSize
 	n := min(convert.BlockSize, r.img.Size()-off)
@@ -83,33 +82,32 @@ func (r *recorder) encode(index int64, level zvhd2.Level) (chunk []byte, sum [32
 		return nil, sum, fmt.Errorf("reading the disk at %d: %w", off, err)
 	}
 	chunk, err = r.encoders[level].Encode(nil, index, block)
-	return chunk, convert.SumBlock(block), err
+	return chunk, sha256.Sum256(block), err
 }
 
 // BlockSize returns the unit of the engine in bytes.
 func (r *recorder) BlockSize() int { return zvhd2.BlockSize }
 
-// MaxEncodedSize returns the most bytes that Encode appends.
-func (r *recorder) MaxEncodedSize() int { return zvhd2.ChunkBound + trailer }
+// MaxEncodedSize returns the most bytes that Encode appends: a chunk and its level.
+func (r *recorder) MaxEncodedSize() int { return zvhd2.ChunkBound + 1 }
 
-// Encode appends the block's chunk, its hash and its level. Safe for concurrent use.
+// Encode appends the block's chunk and its level. Safe for concurrent use.
 func (r *recorder) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
 	level := r.level.Load()
 	dst, err := r.encoders[level].Encode(dst, index, block)
-	if err != nil {
-		return dst, err
-	}
-	sum := convert.SumBlock(block)
-	return append(append(dst, sum[:]...), byte(level)), nil
+	return append(dst, byte(level)), err
 }
+
+// Sum takes the SHA-256 of the block that comes next.
+func (r *recorder) Sum(_ int64, sum [sha256.Size]byte) { r.next = sum }
 
 // WriteBlock takes what Encode made, ascending.
 func (r *recorder) WriteBlock(index int64, encoded []byte) error {
 	if err := r.replay(index); err != nil {
 		return err
 	}
-	n := len(encoded) - trailer
-	chunk, sum, level := encoded[:n], [32]byte(encoded[n:]), zvhd2.Level(encoded[len(encoded)-1])
+	n := len(encoded) - 1
+	chunk, sum, level := encoded[:n], r.next, zvhd2.Level(encoded[n])
 	// A part between known ones was of the level of the one before: see settled.
 	if r.parts.AtStart() && r.auto != nil && len(r.known) == 0 {
 		r.setLevel(r.auto.next(r.part, r.parts))

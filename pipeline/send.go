@@ -184,7 +184,7 @@ func (p *Push) encode(ctx context.Context, size, blocks int64, parts *upload.Par
 		p.Progress.Convert.Read.Add((blocks - left) * convert.BlockSize)
 	}
 	// The digest is the recorder's: it has the hashes of blocks that the engine does not see.
-	found, err := convert.Stream(ctx, img, w, convert.Options{Progress: &p.Progress.Convert, Workers: workers})
+	found, err := convert.Stream(ctx, img, w, convert.Options{Progress: &p.Progress.Convert, Workers: workers, Memory: engineMemory, Sum: w.Sum})
 	found.Digest = w.sum.Digest()
 	return found, err
 }

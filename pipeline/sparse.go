@@ -58,6 +58,6 @@ func (p *Push) survey(ctx context.Context, size int64) (convert.Result, *upload.
 		return convert.Result{}, nil, err
 	}
 	found := upload.NewDataMap(size)
-	r, err := convert.Stream(ctx, p.Disk.Image, surveyor{found}, convert.Options{Digest: true, Progress: &p.Progress.Convert, Workers: p.workers()})
+	r, err := convert.Stream(ctx, p.Disk.Image, surveyor{found}, convert.Options{Digest: true, Progress: &p.Progress.Convert, Memory: engineMemory})
 	return r, found, err
 }

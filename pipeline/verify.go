@@ -44,7 +44,7 @@ func (p *Push) reread(ctx context.Context, r *Report) error {
 		return p.unlike(ctx, r, err)
 	}
 	p.Progress.Convert.Total.Add(blocks * convert.BlockSize)
-	found, err := convert.Scan(ctx, img, convert.Options{Digest: true, Workers: p.workers(), Progress: &p.Progress.Convert})
+	found, err := convert.Scan(ctx, img, convert.Options{Digest: true, Memory: engineMemory, Progress: &p.Progress.Convert})
 	if err != nil {
 		return p.unlike(ctx, r, err)
 	}

@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	"cmd": {"pipeline", "convert", "upload", "upload/obs", "ims", "sandbox", "formats", "formats/all", "source",
 		"limits", "profile", "bitmap", "inflate"},
 	"pipeline":          {"convert", "upload", "ims", "formats", "source", "limits", "bitmap", "inflate"},
-	"convert":           {"formats", "source", "limits", "bitmap", "inflate"},
+	"convert":           {"formats", "source", "limits", "bitmap", "inflate", "sha256lanes"},
 	"upload":            {"limits"},
 	"upload/obs":        {"upload"},
 	"upload/uploadtest": {"upload", "upload/obs"}, // test support: nothing may import it
@@ -56,6 +56,7 @@ var mayImport = map[string][]string{
 	"bitmap":            {},
 	"inflate":           {},
 	"deflate":           {},
+	"sha256lanes":       {},
 	"conformance":       {"pipeline", "convert", "formats", "formats/all", "source"},
 	"bench":             {"convert", "formats", "formats/all", "source", "bitmap"},
 }

@@ -138,7 +138,7 @@ func ofImage(path string, err error) error {
 }
 
 // sendMemory is what a run takes besides its part buffers, in bytes: the engine and the program.
-const sendMemory = 48 << 20
+const sendMemory = 64 << 20
 
 // limitMemory makes the garbage collector work harder as the heap comes near limit bytes, instead
 // of letting it grow to twice what is in use. Buffers are most of the heap and live to the end, so
