@@ -20,7 +20,8 @@ type Source interface {
 	io.Closer
 	// Size is the length of the source in bytes, fixed while it is open.
 	Size() int64
-	// Identity changes whenever the bytes may have changed: size, modification time, ETag.
+	// Identity changes whenever the bytes may have changed: size, modification time, ETag. "": there is
+	// nothing that would tell.
 	Identity() string
 }
 

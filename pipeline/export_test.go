@@ -1,4 +1,4 @@
 package pipeline
 
-// Chosen has f told that AutoLevel made its choice for a part.
-func (p *Push) Chosen(f func(part int)) { p.chosen = f }
+// Choosing has f called before AutoLevel's choice for each part, and what f returns after it.
+func (p *Push) Choosing(f func(part int) (chosen func())) { p.choosing = f }

@@ -214,6 +214,24 @@ func TestRawIsSparse(t *testing.T) {
 	}
 }
 
+// The digest goes onto an object that is too large to be copied in one request, too. It is still the same one.
+func TestLargeObjectKeepsItsETag(t *testing.T) {
+	c := newCloud(t)
+	p := c.push(noisy(t, 6<<10, [2]int64{0, 6}, [2]int64{3000, 3020}))
+	p.Key, p.Format = "large.raw", pipeline.Raw
+	r, err := p.Upload(t.Context())
+	if err != nil || r.ObjectSize != 6<<30 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	o, err := c.bucket.Stat(t.Context(), p.Key)
+	if err != nil || o.Size != 6<<30 || o.ETag != r.ETag || o.Metadata["imgferry-digest"] != r.Digest || o.Metadata["imgferry-format"] != pipeline.Raw {
+		t.Errorf("%+v, not %+v: %v", o, r, err)
+	}
+	if left, err := c.bucket.Uploads(t.Context(), ""); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 // A file's own bytes, whatever they are.
 func TestAsIs(t *testing.T) {
 	c := newCloud(t)

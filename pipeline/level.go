@@ -24,8 +24,9 @@ const (
 // the encoder has time to try harder, so that there is less to send; where senders wait for parts, it
 // should hurry.
 type autoLevel struct {
-	harder, easier int            // parts in a row that began with the link, or the encoder, behind
-	chosen         func(part int) // if not nil, called after each choice
+	harder, easier int // parts in a row that began with the link, or the encoder, behind
+	// choosing, if not nil, is called before each choice, and what it returns after it.
+	choosing func(part int) (chosen func())
 }
 
 // loaded is what the choice is made by: see upload.PartWriter.
@@ -36,8 +37,8 @@ type loaded interface {
 
 // next returns the level for the part that begins now, after one of level now.
 func (a *autoLevel) next(now zvhd2.Level, parts loaded) zvhd2.Level {
-	if a.chosen != nil {
-		defer func() { a.chosen(parts.Number()) }()
+	if a.choosing != nil {
+		defer a.choosing(parts.Number())()
 	}
 	full, free, all := parts.Load()
 	switch {

@@ -66,7 +66,7 @@ func TestTablesOutOfBuffers(t *testing.T) {
 		{16, zvhd2.LevelBest, false, 0, 5, 4},
 		{16, zvhd2.LevelBest, false, 1 << 30, 5, 84},
 		{16, zvhd2.LevelBest, false, 96 * mib, 1, 5},
-		{16, zvhd2.LevelBest, false, 20 * mib, 1, 2},
+		{16, zvhd2.LevelBest, false, 21 * mib, 1, 2},
 		{2, zvhd2.LevelBest, false, 0, 2, 15},
 		{1, zvhd2.LevelBetter, false, 0, 1, 21},
 	} {

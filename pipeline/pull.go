@@ -30,7 +30,7 @@ type Pull struct {
 	// Digest is the content digest that the object's metadata promises; "": there is none.
 	Digest string
 	// Identity tells versions of the object apart: an unfinished file is gone on with only if it is of
-	// the same.
+	// the same; "": never.
 	Identity string
 	// Workers is how many ranges are fetched and decoded at once.
 	Workers int

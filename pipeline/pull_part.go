@@ -103,7 +103,7 @@ func (p *partFile) noted() int64 {
 	st, err := p.f.Stat()
 	done := n.Done
 	n.Done = 0
-	if err != nil || n != p.partNote || st.Size() < min(done, p.Size) || done%convert.BlockSize != 0 || done < 0 {
+	if err != nil || n != p.partNote || p.Identity == "" || st.Size() < min(done, p.Size) || done%convert.BlockSize != 0 || done < 0 {
 		return 0
 	}
 	return min(done, p.Size)

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -175,13 +176,15 @@ type Push struct {
 	// Progress is counted up, if not nil.
 	Progress *Progress
 
-	chosen func(part int) // a test's: told that AutoLevel made its choice for a part
+	choosing func(part int) (chosen func()) // a test's: called around AutoLevel's choice for a part
 }
 
 // Progress is counters that somebody else polls.
 type Progress struct {
 	Convert convert.Progress
 	Upload  upload.Progress
+	// Size is the object's size in bytes while all that is left to do is to send it, else 0.
+	Size atomic.Int64
 }
 
 // Report is what a push did.
@@ -279,7 +282,7 @@ func (p Push) Upload(ctx context.Context) (r Report, err error) {
 	if err := notEmpty(size); err != nil {
 		return r, err
 	}
-	if err := limits.ObjectKey(p.Key); err != nil {
+	if err := cmp.Or(limits.ObjectKey(p.Key), p.checkBitmapKey()); err != nil {
 		return r, err
 	}
 	if err := p.reach(ctx); err != nil {
@@ -388,7 +391,7 @@ func (p *Push) check(size int64, r *Report) error {
 		return err
 	}
 	if p.Key != "" {
-		if err := limits.ObjectKey(p.Key); err != nil {
+		if err := cmp.Or(limits.ObjectKey(p.Key), p.checkBitmapKey()); err != nil {
 			return err
 		}
 	} else {
@@ -446,10 +449,11 @@ func (p *Push) compare(ctx context.Context, size int64, r *Report) (same bool, e
 		return false, p.taken(r.Key, "made from another disk, in another format, or by another program")
 	}
 	p.Notice(fmt.Sprintf("%s/%s exists: comparing its content with the disk's", p.BucketName, r.Key))
-	judge := p.sameDigest
+	judge, finding := p.sameDigest, "its content is the same"
 	switch {
 	case o.Metadata[metaDigest] != "" && p.Format != AsIs:
-	case p.Format == ZVHD2 && p.changesLevel():
+		finding = "its metadata names the same content"
+	case o.Opaque, p.Format == ZVHD2 && p.changesLevel():
 		judge = p.sameContent
 	default:
 		judge = p.sameETag
@@ -464,17 +468,14 @@ func (p *Push) compare(ctx context.Context, size int64, r *Report) (same bool, e
 	if err := p.Disk.Unchanged(); err != nil {
 		return false, err
 	}
-	p.Notice("the content is the same: nothing has to be sent")
+	p.Notice(finding + ": nothing has to be sent")
 	r.Digest, r.ETag, r.ObjectSize, r.Skipped, r.Reused = contentDigest(found), o.ETag, o.Size, o.Size, true
 	if o.Metadata[metaDigest] == "" {
 		if err := p.seal(ctx, meta, r); err != nil {
 			return false, err
 		}
 	}
-	if p.Format == Raw {
-		return true, p.putBitmap(ctx, r.Key, found)
-	}
-	return true, nil
+	return true, p.putBitmap(ctx, r.Key, p.bitmapOf(found))
 }
 
 // alike says that two objects' metadata may be of one disk in one format.
@@ -500,7 +501,7 @@ func (p *Push) sameETag(ctx context.Context, size int64, o upload.Object) (conve
 	var found convert.Result
 	var err error
 	if p.Format == ZVHD2 {
-		found, err = p.produce(ctx, size, nil, func(ctx context.Context, parts upload.Sequence, _ upload.Plan) (err error) {
+		found, err = p.produce(ctx, size, nil, func(int64) {}, func(ctx context.Context, parts upload.Sequence, _ upload.Plan) (err error) {
 			etag, length, err = upload.ETag(ctx, parts)
 			return err
 		})
@@ -513,8 +514,8 @@ func (p *Push) sameETag(ctx context.Context, size int64, o upload.Object) (conve
 	return found, err == nil && etag == o.ETag && length == o.Size, err
 }
 
-// sameContent reads the object back where the disk can't be made into the same bytes again, since nobody knows
-// where the level changed.
+// sameContent reads the object back where its ETag tells nothing, and where the disk can't be made into the same
+// bytes again, since nobody knows where the level changed.
 func (p *Push) sameContent(ctx context.Context, _ int64, o upload.Object) (convert.Result, bool, error) {
 	found, err := p.scan(ctx)
 	if err != nil {

@@ -30,7 +30,7 @@ const maxForeign = 32
 // recall returns an unfinished upload to resume where the level may have changed and no journal knows how:
 // one of which the store has at least one of this disk's first parts; nil if there is none.
 func (p *Push) recall(ctx context.Context, size int64, c upload.Config) (*upload.Resume, error) {
-	if c.JournalOnly || !p.changesLevel() {
+	if c.JournalOnly || c.ResumeNone || !p.changesLevel() {
 		return nil, nil
 	}
 	found, err := upload.Recall(ctx, p.Bucket, p.Retry, c.Key, func(stored map[int]upload.StoredPart) ([]upload.JournalPart, error) {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -120,7 +121,7 @@ func TestLevelRises(t *testing.T) {
 	dir := pipeline.JournalDir(p.StateDir)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	link := &slow{Bucket: c.bucket, disk: int(p.Disk.Image.Size() / (4 * convert.BlockSize)), parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}
-	p.Chosen(func(part int) { link.chosen.Store(int64(part)) })
+	p.Choosing(func(part int) func() { return func() { link.chosen.Store(int64(part)) } })
 	p.Bucket = link
 	var kept *upload.UnfinishedError
 	if _, err := p.Upload(ctx); !errors.As(err, &kept) || kept.PartsDone != parts {
@@ -168,9 +169,17 @@ func TestLevelFalls(t *testing.T) {
 	p.AutoLevel, p.Memory, p.Level = true, fewBuffers(part), zvhd2.LevelBetter
 	ctx, cancel := context.WithCancelCause(t.Context())
 	p.Bucket = &doomed{Bucket: c.bucket, parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}
+	p.Progress = new(pipeline.Progress)
+	p.Choosing(func(part int) func() { // the link has sent all that there is
+		for ctx.Err() == nil && p.Progress.Upload.Parts() < int64(part-1) {
+			runtime.Gosched()
+		}
+		return func() {}
+	})
 	if _, err := p.Upload(ctx); !errors.As(err, new(*upload.UnfinishedError)) {
 		t.Fatal(err)
 	}
+	p.Choosing(nil)
 	found := levels(t, pipeline.JournalDir(p.StateDir))
 	t.Logf("levels %v", found)
 	if found[1] != zvhd2.LevelBetter || found[parts] >= zvhd2.LevelBetter {

@@ -1,12 +1,11 @@
 package pipeline
 
 import (
-	"bytes"
 	"context"
-	"crypto/md5"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"sync/atomic"
 
@@ -17,7 +16,7 @@ import (
 	"imgferry/bitmap"
 	"imgferry/convert"
 	"imgferry/formats/zvhd2"
-	"imgferry/limits"
+	"imgferry/source"
 	"imgferry/upload"
 )
 
@@ -27,6 +26,7 @@ func (p *Push) stream(ctx context.Context, size int64, r *Report) error {
 	settings := fmt.Sprintf("%s, parts of %d", p.encoder(), p.PartSize)
 	var found convert.Result
 	sent, err := p.journaled(ctx, r.Key, settings, func(c upload.Config) (sent upload.Result, err error) {
+		p.Progress.Size.Store(0)
 		var known []upload.JournalPart
 		if c.Resume != nil {
 			known = settled(replayable(c.Resume.Parts, bitmap.Blocks(size)))
@@ -35,7 +35,7 @@ func (p *Push) stream(ctx context.Context, size int64, r *Report) error {
 		} else if c.Resume != nil {
 			known = c.Resume.Parts
 		}
-		found, err = p.produce(ctx, size, known, func(ctx context.Context, parts upload.Sequence, plan upload.Plan) (err error) {
+		found, err = p.produce(ctx, size, known, p.Progress.Size.Store, func(ctx context.Context, parts upload.Sequence, plan upload.Plan) (err error) {
 			p.Notice(p.words(plan, len(known)))
 			c.Metadata, c.Buffers = meta, plan.Buffers
 			sent, err = upload.Send(ctx, c, parts)
@@ -48,7 +48,7 @@ func (p *Push) stream(ctx context.Context, size int64, r *Report) error {
 	}
 	r.Digest = found.Digest.String()
 	r.took(sent)
-	return p.seal(ctx, meta, r)
+	return p.sealSent(ctx, meta, sent, r)
 }
 
 // words says how a stream is sent.
@@ -80,14 +80,19 @@ func JournalDir(stateDir string) string { return filepath.Join(stateDir, journal
 // to be wrong it runs it once more without.
 func (p *Push) journaled(ctx context.Context, key, settings string, send func(upload.Config) (upload.Result, error)) (upload.Result, error) {
 	c := p.sendConfig(key)
-	if p.StateDir == "" || p.StoreID == "" || p.Disk.Identity == "" {
+	if p.StateDir == "" || p.StoreID == "" {
+		return send(c)
+	}
+	if p.Disk.Identity == "" {
+		p.Notice("no journal of the upload is kept, since nothing tells when the source's content changes: a later run makes all parts again and compares them with those that the store has")
 		return send(c)
 	}
 	j, err := upload.OpenJournal(JournalDir(p.StateDir), upload.JournalID{Store: p.StoreID, Key: key,
 		Source:   fmt.Sprintf("%s of %d bytes: %s", p.Disk.Format, p.Disk.Image.Size(), p.Disk.Identity),
 		Settings: fmt.Sprintf("%s: %s, encrypted by %q", p.Format, settings, p.Encrypted)})
 	if errors.Is(err, upload.ErrJournalBusy) {
-		p.Notice("another run on this machine sends to the same key: this one keeps no journal")
+		p.Notice("another run on this machine sends to the same key: this one begins an upload of its own and keeps no journal")
+		c.ResumeNone = true
 		return send(c)
 	}
 	if err != nil {
@@ -121,8 +126,8 @@ func (p *Push) journaled(ctx context.Context, key, settings string, send func(up
 }
 
 // produce converts to ZVHD2 and hands the parts to consume while they are made, all but those that are
-// known.
-func (p *Push) produce(ctx context.Context, size int64, known []upload.JournalPart, consume func(context.Context, upload.Sequence, upload.Plan) error) (convert.Result, error) {
+// known. made is told how many bytes they have together once all are made.
+func (p *Push) produce(ctx context.Context, size int64, known []upload.JournalPart, made func(size int64), consume func(context.Context, upload.Sequence, upload.Plan) error) (convert.Result, error) {
 	blocks, err := p.count(ctx)
 	if err != nil {
 		return convert.Result{}, err
@@ -139,7 +144,9 @@ func (p *Push) produce(ctx context.Context, size int64, known []upload.JournalPa
 			parts.Fail(err)
 			return err
 		}
-		return parts.Close()
+		err = parts.Close()
+		made(parts.Size())
+		return err
 	})
 	var consumed error
 	g.Go(func() error {
@@ -173,7 +180,7 @@ func (p *Push) encode(ctx context.Context, size, blocks int64, parts *upload.Par
 	}
 	img := p.Disk.Image
 	if p.changesLevel() {
-		w.auto = &autoLevel{chosen: p.chosen}
+		w.auto = &autoLevel{choosing: p.choosing}
 	}
 	if len(known) > 0 {
 		img = without{img, covered(known)}
@@ -212,6 +219,7 @@ func (p *Push) sendConfig(key string) upload.Config {
 		},
 		CreateOnly:  func() bool { return !p.Overwrite && !taken.Load() },
 		JournalOnly: p.Encrypted != "",
+		Keep:        func(err error) bool { return errors.Is(err, source.ErrUnreachable) },
 		Notice:      p.Notice, Progress: &p.Progress.Upload, AbortOnInterrupt: p.AbortOnInterrupt,
 	}
 }
@@ -251,9 +259,21 @@ func (p *Push) raw(ctx context.Context, size int64, r *Report) error {
 	if err != nil {
 		return err
 	}
+	bits := p.bitmapOf(scan)
+	if _, err := p.checkBeside(ctx, r.Key, bits); err != nil {
+		return err
+	}
 	meta := p.metadata(size)
+	p.Progress.Size.Store(size)
 	sent, err := p.journaled(ctx, r.Key, fmt.Sprintf("parts of %d", p.PartSize), func(c upload.Config) (upload.Result, error) {
 		c.Metadata = meta
+		before := c.BeforeComplete
+		c.BeforeComplete = func(ctx context.Context) error {
+			if err := before(ctx); err != nil {
+				return err
+			}
+			return p.clearBeside(ctx, r.Key, bits)
+		}
 		return upload.Send(ctx, c, c.Resume.Mark(plan.Parts(padded{p.Disk.Image, p.Disk.Image.Size()})))
 	})
 	if err != nil {
@@ -261,11 +281,30 @@ func (p *Push) raw(ctx context.Context, size int64, r *Report) error {
 	}
 	r.Digest = contentDigest(scan)
 	r.took(sent)
-	if err := p.seal(ctx, meta, r); err != nil || p.Format == AsIs {
+	if err := p.sealSent(ctx, meta, sent, r); err != nil {
 		return err
 	}
 	// Last, so that a raw object without its bitmap is never taken for whole.
-	return p.putBitmap(ctx, r.Key, scan)
+	return p.putBitmap(ctx, r.Key, bits)
+}
+
+// sealSent is seal for the object that was made by sent. Of a large one, which no store copies in one request,
+// the parts are known: several are copied at a time, and the object keeps its ETag.
+func (p *Push) sealSent(ctx context.Context, meta upload.Metadata, sent upload.Result, r *Report) error {
+	if r.Digest == "" || r.ObjectSize <= upload.MaxCopy {
+		return p.seal(ctx, meta, r)
+	}
+	sealed := maps.Clone(meta)
+	sealed[metaDigest] = r.Digest
+	o, err := upload.SetMetadata(ctx, p.Bucket, p.Retry, upload.Object{Key: r.Key, Size: r.ObjectSize, ETag: r.ETag, Opaque: sent.Unverified}, sent.Stored, sealed)
+	if err == nil {
+		r.ETag = o.ETag
+		return nil
+	}
+	if ctx.Err() != nil {
+		return err
+	}
+	return p.seal(ctx, meta, r) // in another way; and it knows what failures mean
 }
 
 // contentDigest is the digest as a report has it; "" where none was made.
@@ -303,21 +342,6 @@ func (p *Push) planRaw(ctx context.Context, size int64) (found convert.Result, p
 			humanize.IBytes(uint64(parts.Data)), english.Plural(parts.Count, "part", "")))
 	}
 	return found, parts, err
-}
-
-func (p *Push) putBitmap(ctx context.Context, key string, scan convert.Result) error {
-	if !p.fast() {
-		return nil // only a fast import reads one
-	}
-	body := p.Bitmap
-	if body == nil {
-		body = scan.Blocks.Append(nil)
-	}
-	sum := md5.Sum(body)
-	return upload.Retry(ctx, p.Retry, "put the bitmap of "+key, func(ctx context.Context) error {
-		_, err := p.Bucket.Put(ctx, limits.BitmapKey(key), bytes.NewReader(body), int64(len(body)), &sum, nil)
-		return err
-	})
 }
 
 // padded reads as its disk and then as zeros: a raw object has whole sectors of 512 bytes.

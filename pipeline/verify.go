@@ -21,6 +21,7 @@ var ErrDiffers = errors.New("the object holds another disk than was sent")
 // reread reads the object back by ranges, decodes it, and compares its content with the disk's.
 func (p *Push) reread(ctx context.Context, r *Report) error {
 	p.Notice(fmt.Sprintf("reading %s/%s back to verify it", p.BucketName, r.Key))
+	p.Progress.Size.Store(0)
 	src, err := source.OpenRemote(ctx, &storedObject{p.Bucket, p.BucketName, r.Key}, source.Patience{
 		Tries: p.Retry.Tries, Stall: p.Retry.Stall, Base: p.Retry.Base, Max: p.Retry.Max, OnRetry: p.Retry.OnRetry})
 	if err != nil {

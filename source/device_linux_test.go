@@ -38,6 +38,9 @@ func TestBlockDevice(t *testing.T) {
 		t.Errorf("data from %d to %d, %v", start, end, err)
 	}
 	id := f.Identity()
+	if boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err != nil || !strings.Contains(id, strings.TrimSpace(string(boot))) {
+		t.Errorf("%q does not hold the boot's id %s: %v", id, boot, err)
+	}
 	if changed, err := f.Changed(); changed || err != nil {
 		t.Errorf("changed by reading: %v, %v", changed, err)
 	}

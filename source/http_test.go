@@ -307,6 +307,30 @@ func TestChanged(t *testing.T) {
 	}
 }
 
+// TestNoIdentity: without ETag and modification time there is nothing that tells versions apart.
+func TestNoIdentity(t *testing.T) {
+	for _, c := range []struct {
+		etag, modified string
+		tells          bool
+	}{{"", "", false}, {`"one"`, "", true}, {"", "Sat, 01 Jan 2022 00:00:00 GMT", true}} {
+		s := &site{content: pattern(1 << 20), etag: c.etag, modified: c.modified}
+		r := mustOpen(t, serve(t, s).URL)
+		if id := r.Identity(); (id != "") != c.tells {
+			t.Errorf("%+v: %q", c, id)
+		}
+		// Another size is seen all the same.
+		if changed, err := r.Changed(); changed || err != nil {
+			t.Errorf("%+v: %v, %v", c, changed, err)
+		}
+		s.mu.Lock()
+		s.content = s.content[:1<<19]
+		s.mu.Unlock()
+		if changed, err := r.Changed(); !changed || err != nil {
+			t.Errorf("%+v: %v, %v", c, changed, err)
+		}
+	}
+}
+
 // TestClose ends a read that hangs.
 func TestRemoteClose(t *testing.T) {
 	reading := make(chan struct{})

@@ -247,8 +247,11 @@ func (r *Remote) Path() string { return r.o.Name() }
 // Version is the version that is read.
 func (r *Remote) Version() Version { return r.v }
 
-// Identity is the object's name and version.
+// Identity is the object's name and version; "" if its server tells versions apart by nothing but their size.
 func (r *Remote) Identity() string {
+	if r.v.ETag == "" && r.v.Modified == "" {
+		return ""
+	}
 	return fmt.Sprintf("%s size=%d etag=%s modified=%s", r.o.Name(), r.v.Size, r.v.ETag, r.v.Modified)
 }
 

@@ -170,8 +170,9 @@ func (s *File) Close() error { return s.f.Close() }
 func (s *File) Size() int64 { return s.size }
 
 // Identity is the file's size, modification time and, where the system has them, device, inode and
-// change time, all as they were when it was opened. Two Opens of a path that return the same
-// Identity read the same bytes, as far as the system can tell.
+// change time, all as they were when it was opened; of a block device, the kernel's counters of writes and
+// the id of this boot. Two Opens of a path that return the same Identity read the same bytes, as far as the
+// system can tell; "" says that it can't, as with block devices outside of Linux.
 func (s *File) Identity() string { return s.id.String() }
 
 // Changed reports whether the open file's identity differs from the one at Open: then the bytes

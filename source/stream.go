@@ -280,8 +280,14 @@ func (s *Stream) Size() int64 { return s.size }
 // Path is the packed file's name.
 func (s *Stream) Path() string { return s.src.Path() }
 
-// Identity is that of the packed file.
-func (s *Stream) Identity() string { return s.src.Identity() + " in=" + string(s.packing) }
+// Identity is that of the packed file; "" if that has none.
+func (s *Stream) Identity() string {
+	packed := s.src.Identity()
+	if packed == "" {
+		return ""
+	}
+	return packed + " in=" + string(s.packing)
+}
 
 // ring keeps the last recentSize bytes.
 type ring struct {

@@ -157,7 +157,11 @@ func (s *Section) Size() int64 { return s.member.Size }
 // Path is the archive's name and the member's.
 func (s *Section) Path() string { return s.Packed.Path() + ":" + s.member.Name }
 
-// Identity is that of the archive, and the member.
+// Identity is that of the archive, and the member; "" if the archive has none.
 func (s *Section) Identity() string {
-	return fmt.Sprintf("%s member=%q at=%d size=%d", s.Packed.Identity(), s.member.Name, s.member.Offset, s.member.Size)
+	archive := s.Packed.Identity()
+	if archive == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s member=%q at=%d size=%d", archive, s.member.Name, s.member.Offset, s.member.Size)
 }

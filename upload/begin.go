@@ -42,6 +42,9 @@ func (s *sender) candidates(ctx context.Context) ([]Unfinished, error) {
 	for _, u := range found {
 		s.known[u.UploadID] = true
 	}
+	if s.ResumeNone {
+		return nil, nil
+	}
 	if s.JournalOnly {
 		if len(found) > 0 {
 			s.Notice(fmt.Sprintf("%s of the same key can't be resumed without a journal and left alone: a list does not tell how they were begun.",
@@ -102,7 +105,7 @@ func (s *sender) open(ctx context.Context, head []*job, candidates []Unfinished)
 			}
 			continue
 		}
-		s.Notice(fmt.Sprintf("The unfinished upload %s of the same key, with %s, holds something else and is left alone.",
+		s.Notice(fmt.Sprintf("The unfinished upload %s of the same key, with %s, has none of this disk's first parts and is left alone.",
 			u.UploadID, partsOf(len(stored))))
 	}
 	if empty != "" {

@@ -123,20 +123,6 @@ func (b *sentBody) count(n int64) {
 	b.n = n
 }
 
-// isMD5 reports whether an ETag has the form of an MD5. With server-side encryption some stores
-// return something else.
-func isMD5(etag string) bool {
-	if len(etag) != 2*md5.Size {
-		return false
-	}
-	for _, c := range []byte(etag) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
-}
-
 func hexSum(sum [md5.Size]byte) string { return hex.EncodeToString(sum[:]) }
 
 // compositeETag is the ETag of an object made of parts: MD5(md5_1 ... md5_N)-N.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,44 +56,57 @@ func TestObjectMismatch(t *testing.T) {
 	})
 }
 
-// A store whose ETags are no MD5s is believed by the size, and the result says so.
+// A store whose ETags are no MD5s, whatever they look like, is believed by the size, and the result says so.
+// It has each part's MD5, though, to judge what came.
 func TestETagsThatAreNoMD5(t *testing.T) {
-	both(t, "opaque", func(t *testing.T, raw bool) {
+	for _, encrypts := range []string{"words", "kms"} {
+		both(t, encrypts, func(t *testing.T, raw bool) {
+			r := newRun(newFakeStore())
+			r.raw = raw
+			r.store.encrypts = encrypts
+			result, err := r.send(t.Context())
+			if err != nil || !result.Unverified || result.ETag != r.store.objects[testKey].etag || !r.store.holds(testKey, r.data) {
+				t.Errorf("%+v, %v", result, err)
+			}
+			if r.config.Progress.Retries() > 0 || r.config.Progress.Sent() != int64(len(r.data)) {
+				t.Errorf("%d retries, %d bytes", r.config.Progress.Retries(), r.config.Progress.Sent())
+			}
+			puts := 0
+			for n := 1; n <= testParts; n++ {
+				puts += r.store.puts[n]
+				if r.store.puts[n] == 0 || r.store.bare[n] {
+					t.Errorf("nothing shows that part %d came as it is", n)
+				}
+			}
+			if !raw && puts > testParts || puts >= 2*testParts {
+				t.Errorf("%d parts were sent %d times", testParts, puts)
+			}
+			if len(r.notices) != 1 || !strings.Contains(r.notices[0], "no MD5s") {
+				t.Errorf("says %q", r.notices)
+			}
+		})
+	}
+}
+
+// Also where only the object's ETag is none.
+func TestETagOfObjectIsNoMD5(t *testing.T) {
+	both(t, "object", func(t *testing.T, raw bool) {
 		r := newRun(newFakeStore())
 		r.raw = raw
-		store := opaqueStore{r.store}
-		r.config.Store = store
-		result, err := r.send(t.Context())
-		if err != nil || !result.Unverified || result.ETag != "opaque" || !r.store.holds(testKey, r.data) {
-			t.Errorf("%+v, %v", result, err)
+		r.store.fault = func(c call) fault {
+			if c.method != "Stat" {
+				return fault{}
+			}
+			r.store.mu.Lock()
+			defer r.store.mu.Unlock()
+			r.store.encrypts = "kms"
+			return fault{etag: wrongMD5 + "-7"}
 		}
-		if r.config.Progress.Retries() > 0 {
-			t.Errorf("%d retries", r.config.Progress.Retries())
+		result, err := r.send(t.Context())
+		if err != nil || !result.Unverified || len(r.notices) != 1 {
+			t.Errorf("%+v, %v, %q", result, err, r.notices)
 		}
 	})
-}
-
-// An opaqueStore encrypts: its ETags say nothing.
-type opaqueStore struct{ *fakeStore }
-
-func (s opaqueStore) PutPart(ctx context.Context, key, id string, number int, body io.ReadSeeker, size int64, sum *[16]byte) (string, error) {
-	_, err := s.fakeStore.PutPart(ctx, key, id, number, body, size, sum)
-	return "SSE:" + wrongMD5, err
-}
-
-func (s opaqueStore) Complete(ctx context.Context, key, id string, parts []upload.StoredPart) (string, error) {
-	real, err := s.Parts(ctx, key, id)
-	if err != nil {
-		return "", err
-	}
-	_, err = s.fakeStore.Complete(ctx, key, id, real)
-	return "opaque", err
-}
-
-func (s opaqueStore) Stat(ctx context.Context, key string) (upload.Object, error) {
-	o, err := s.fakeStore.Stat(ctx, key)
-	o.ETag = "opaque"
-	return o, err
 }
 
 // Complete says that there is no such upload. Whether that is because it was completed before,
@@ -300,5 +314,71 @@ func TestSendDoesNotWaitForProducer(t *testing.T) {
 		if _, err := upload.Send(t.Context(), upload.Config{Store: store, Key: testKey, Buffers: 4}, w.Parts); !errors.Is(err, upload.ErrDenied) {
 			t.Error(err)
 		}
+	})
+}
+
+func expired() *upload.Error {
+	return &upload.Error{Op: "test", Status: 400, Code: "ExpiredToken", Class: upload.ErrExpired}
+}
+
+// A login that expires in the middle costs nothing of what was stored: with a new one the run goes on.
+func TestLoginExpires(t *testing.T) {
+	// From then on the store refuses everything; its answer to a HEAD has no words.
+	from := func(c call, method string, part int) bool { return c.method == method && c.part == part }
+	for name, first := range map[string]func(call) bool{
+		"part":     func(c call) bool { return from(c, "PutPart", 3) },
+		"stat":     func(c call) bool { return from(c, "Stat", 0) },
+		"complete": func(c call) bool { return from(c, "Complete", 0) },
+	} {
+		both(t, name, func(t *testing.T, raw bool) {
+			store := newFakeStore()
+			var over atomic.Bool
+			store.fault = func(c call) fault {
+				if first(c) {
+					over.Store(true)
+				}
+				switch {
+				case !over.Load():
+					return fault{}
+				case c.method == "Stat":
+					return fault{err: &upload.Error{Op: "test", Status: 400, Message: "Bad Request"}}
+				}
+				return fault{err: expired()}
+			}
+			r := newRun(store)
+			r.raw, r.config.Workers = raw, 1
+			r.config.BeforeComplete = func(ctx context.Context) error {
+				if _, err := store.Stat(ctx, testKey); !errors.Is(err, upload.ErrNoObject) {
+					return err
+				}
+				return nil
+			}
+			result, err := r.send(t.Context())
+			var kept *upload.UnfinishedError
+			if !errors.As(err, &kept) || !errors.Is(err, upload.ErrExpired) || !errors.Is(err, upload.ErrDenied) || !strings.Contains(err.Error(), "expired") {
+				t.Fatal(err)
+			}
+			r.check(t, result, err, 1)
+
+			store.fault = nil
+			again := newRun(store)
+			again.raw = raw
+			result, err = again.send(t.Context())
+			if !result.Resumed || result.Skipped == 0 {
+				t.Errorf("%+v", result)
+			}
+			again.check(t, result, err, 0)
+		})
+	}
+	// A refusal without words is the login's only if that has expired.
+	both(t, "another 400", func(t *testing.T, raw bool) {
+		r := newRun(newFakeStore())
+		r.raw = raw
+		r.config.BeforeComplete = func(context.Context) error { return &upload.Error{Op: "test", Status: 400} }
+		result, err := r.send(t.Context())
+		if errors.As(err, new(*upload.UnfinishedError)) {
+			t.Error(err)
+		}
+		r.check(t, result, err, 0)
 	})
 }

@@ -20,12 +20,17 @@ import (
 type fakeStore struct {
 	// fault, if not nil, is asked about each call.
 	fault func(call) fault
+	// encrypts says how the store encrypts: "words" are ETags that have no form of an MD5, "kms" ones that have
+	// it and are none, which the answers to PutPart and Stat say.
+	encrypts string
 
 	mu      sync.Mutex
 	uploads []*fakeUpload
 	objects map[string]fakeObject
 	calls   map[string]int // by method
 	puts    map[int]int    // by part number, as far as they had an effect
+	bare    map[int]bool   // by part number: the last came without its MD5
+	said    bool           // PutPart has answered
 	nextID  int
 }
 
@@ -58,7 +63,24 @@ type fault struct {
 }
 
 func newFakeStore() *fakeStore {
-	return &fakeStore{objects: map[string]fakeObject{}, calls: map[string]int{}, puts: map[int]int{}}
+	return &fakeStore{objects: map[string]fakeObject{}, calls: map[string]int{}, puts: map[int]int{}, bare: map[int]bool{}}
+}
+
+// etag is what the store makes of data that came in an upload, or of an object that was put ("").
+func (s *fakeStore) etag(id string, data []byte) string {
+	switch s.encrypts {
+	case "words":
+		return fmt.Sprintf("x-%x", md5.Sum(data))
+	case "kms":
+		return fmt.Sprintf("%x", md5.Sum(append([]byte("key of "+id), data...)))
+	}
+	return fmt.Sprintf("%x", md5.Sum(data))
+}
+
+func (s *fakeStore) OpaqueETags() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.encrypts == "kms" && s.said
 }
 
 // failing is a fault function: the calls of method from the first to the n-th fail.
@@ -158,6 +180,14 @@ func (s *fakeStore) Begin(ctx context.Context, key string, meta upload.Metadata)
 }
 
 func (s *fakeStore) PutPart(ctx context.Context, key, id string, number int, body io.ReadSeeker, size int64, sum *[md5.Size]byte) (string, error) {
+	etag, err := s.putPart(ctx, key, id, number, body, size, sum)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.said = s.said || err == nil
+	return etag, err
+}
+
+func (s *fakeStore) putPart(ctx context.Context, key, id string, number int, body io.ReadSeeker, size int64, sum *[md5.Size]byte) (string, error) {
 	var etag string
 	f, err := s.do(ctx, "PutPart", number, body, func() error {
 		data, err := io.ReadAll(body)
@@ -175,7 +205,8 @@ func (s *fakeStore) PutPart(ctx context.Context, key, id string, number int, bod
 		}
 		u.parts[number] = data
 		s.puts[number]++
-		etag = fmt.Sprintf("%x", md5.Sum(data))
+		s.bare[number] = sum == nil
+		etag = s.etag(id, data)
 		return nil
 	})
 	if f.etag != "" {
@@ -192,7 +223,7 @@ func (s *fakeStore) Parts(ctx context.Context, key, id string) ([]upload.StoredP
 			return noUpload()
 		}
 		for n, data := range u.parts {
-			parts = append(parts, upload.StoredPart{Number: n, Size: int64(len(data)), ETag: fmt.Sprintf("%x", md5.Sum(data))})
+			parts = append(parts, upload.StoredPart{Number: n, Size: int64(len(data)), ETag: s.etag(id, data)})
 		}
 		slices.SortFunc(parts, func(a, b upload.StoredPart) int { return a.Number - b.Number })
 		return nil
@@ -231,12 +262,12 @@ func (s *fakeStore) Complete(ctx context.Context, key, id string, parts []upload
 		for i, p := range parts {
 			got := u.parts[p.Number]
 			sum := md5.Sum(got)
-			if p.Number != i+1 || p.ETag != fmt.Sprintf("%x", sum) {
+			if i > 0 && p.Number <= parts[i-1].Number || p.ETag != s.etag(id, got) {
 				return status(400, "InvalidPart")
 			}
 			data, sums = append(data, got...), append(sums, sum[:]...)
 		}
-		etag = fmt.Sprintf("%x-%d", md5.Sum(sums), len(parts))
+		etag = fmt.Sprintf("%s-%d", s.etag(id, sums), len(parts))
 		s.objects[key] = fakeObject{data, etag, u.meta}
 		s.drop(id)
 		return nil
@@ -259,7 +290,7 @@ func (s *fakeStore) Stat(ctx context.Context, key string) (upload.Object, error)
 		if !ok {
 			return &upload.Error{Op: "test", Status: 404, Class: upload.ErrNoObject}
 		}
-		object = upload.Object{Key: key, Size: int64(len(o.data)), ETag: o.etag, Metadata: o.meta}
+		object = upload.Object{Key: key, Size: int64(len(o.data)), ETag: o.etag, Opaque: s.encrypts == "kms", Metadata: o.meta}
 		return nil
 	})
 	if f.etag != "" {

@@ -155,27 +155,60 @@ func TestJournalIsRemoved(t *testing.T) {
 
 	j = openTest(t, dir, testID)
 	j.begin("upload-3")
-	alive := true
+	gone := true
 	prune := func() {
-		if err := PruneJournals(dir, testID.Store, func(key, id string) bool { return alive && key == testID.Key && id == "upload-3" }); err != nil {
+		if err := PruneJournals(dir, testID.Store, func(key, id string) bool { return gone && key == testID.Key && id == "upload-3" }); err != nil {
 			t.Error(err)
 		}
 	}
-	alive = false
 	if prune(); len(left()) != 2 {
 		t.Errorf("pruned while it is used: %v", left())
 	}
 	j.Close()
-	alive = true
-	if prune(); len(left()) == 0 {
+	gone = false
+	if prune(); len(left()) != 2 {
 		t.Error("pruned though its upload is there")
 	}
-	if err := PruneJournals(dir, "another store", func(string, string) bool { return false }); err != nil || len(left()) == 0 {
+	if err := PruneJournals(dir, "another store", func(string, string) bool { return true }); err != nil || len(left()) != 2 {
 		t.Error("pruned though it is of another store")
 	}
-	alive = false
-	if prune(); len(left()) > 1 {
+	list, err := JournalUploads(dir, testID.Store)
+	if err != nil || len(list) != 1 || list[0].Key != testID.Key || list[0].UploadID != "upload-3" || list[0].Initiated.IsZero() {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if list, err := JournalUploads(dir, "another store"); err != nil || len(list) > 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	gone = true
+	if prune(); len(left()) > 0 {
 		t.Errorf("left %v", left())
+	}
+	if list, err := JournalUploads(filepath.Join(dir, "none"), testID.Store); err != nil || len(list) > 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+// A lock whose journal was removed goes too, unless it is held.
+func TestLocksArePruned(t *testing.T) {
+	dir := t.TempDir()
+	orphan := filepath.Join(dir, "0123"+journalSuffix)
+	lock, err := lockJournal(orphan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prune := func() int {
+		if err := PruneJournals(dir, testID.Store, func(string, string) bool { return false }); err != nil {
+			t.Error(err)
+		}
+		left, _ := os.ReadDir(dir)
+		return len(left)
+	}
+	if n := prune(); n != 1 {
+		t.Errorf("%d left while it is held", n)
+	}
+	lock.Unlock()
+	if n := prune(); n != 0 {
+		t.Errorf("%d left", n)
 	}
 }
 

@@ -60,7 +60,11 @@ type Journal struct {
 	err   error // sticky: nothing is noted any more
 }
 
-const journalSuffix = ".journal"
+// Endings of the names of a journal and of its lock.
+const (
+	journalSuffix = ".journal"
+	lockSuffix    = ".lock"
+)
 
 // OpenJournal opens the journal in dir for uploads as id says, and cuts off a damaged end. What was
 // noted for another source or with other settings is dropped. ErrJournalBusy: another run has it.
@@ -97,7 +101,7 @@ func OpenJournal(dir string, id JournalID) (_ *Journal, err error) {
 }
 
 func lockJournal(path string) (*flock.Flock, error) {
-	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
+	lock := flock.New(path+lockSuffix, flock.SetPermissions(0o600))
 	got, err := lock.TryLock()
 	if err == nil && !got {
 		err = ErrJournalBusy
@@ -221,11 +225,9 @@ func (r *Resume) Mark(parts Sequence) Sequence {
 	}
 }
 
-// matches says whether the store's part is the one that was noted: the same answer as then, which is
-// the MD5 where the store's ETags are MD5s.
-func (p JournalPart) matches(s StoredPart) bool {
-	return s.Size == p.Size && s.ETag == p.ETag && (!isMD5(s.ETag) || s.ETag == hexSum(p.MD5))
-}
+// matches says whether the store's part is the one that was noted, by the answer of then: a part is noted
+// only if its ETag is its MD5, or if the store's ETags are none.
+func (p JournalPart) matches(s StoredPart) bool { return s.Size == p.Size && s.ETag == p.ETag }
 
 // begin makes the journal that of the upload, unless it is already. Its error is like that of add.
 func (j *Journal) begin(uploadID string) error {
@@ -336,29 +338,56 @@ func (j *Journal) Close() error {
 		err = j.f.Close()
 		j.f = nil
 	} else {
-		// Whoever opened it just now finds that out, or keeps a journal of its own: no harm.
-		_ = os.Remove(j.lock.Path())
+		removeLock(j.lock)
 	}
 	return errors.Join(err, j.lock.Unlock())
 }
 
-// PruneJournals removes the journals in dir of uploads to store that alive does not know, and those
-// that can't be read. Ones that a run is using stay.
-func PruneJournals(dir, store string, alive func(key, uploadID string) bool) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	var errs []error
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), journalSuffix) && e.Type().IsRegular() {
-			errs = append(errs, pruneJournal(filepath.Join(dir, e.Name()), store, alive))
+// removeLock removes the file of a lock that is held, whose journal is no more. Whoever opened it just now finds
+// that out, or keeps a journal of its own: no harm.
+func removeLock(lock *flock.Flock) { _ = os.Remove(lock.Path()) }
+
+// JournalUploads lists the uploads to store of which there are journals in dir, also those that a run is using.
+// Initiated is when the journal was begun.
+func JournalUploads(dir, store string) ([]Unfinished, error) {
+	paths, err := journalPaths(dir)
+	var list []Unfinished
+	for _, path := range paths {
+		if h, err := readHead(path); err == nil && h.Store == store {
+			list = append(list, Unfinished{Key: h.Key, UploadID: h.UploadID, Initiated: h.Begun})
 		}
 	}
-	return errors.Join(append(errs, err)...)
+	return list, err
 }
 
-func pruneJournal(path, store string, alive func(key, uploadID string) bool) error {
+// journalPaths lists the journals in dir, and those of which only the lock is there.
+func journalPaths(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var paths []string
+	for _, e := range entries {
+		if name := strings.TrimSuffix(e.Name(), lockSuffix); strings.HasSuffix(name, journalSuffix) && e.Type().IsRegular() {
+			paths = append(paths, filepath.Join(dir, name))
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths), err
+}
+
+// PruneJournals removes the journals in dir of uploads to store that are gone, those that can't be read, and locks
+// that were left without a journal. Ones that a run is using stay.
+func PruneJournals(dir, store string, gone func(key, uploadID string) bool) error {
+	paths, err := journalPaths(dir)
+	errs := []error{err}
+	for _, path := range paths {
+		errs = append(errs, pruneJournal(path, store, gone))
+	}
+	return errors.Join(errs...)
+}
+
+func pruneJournal(path, store string, gone func(key, uploadID string) bool) error {
 	lock, err := lockJournal(path)
 	if err != nil {
 		if errors.Is(err, ErrJournalBusy) {
@@ -369,13 +398,17 @@ func pruneJournal(path, store string, alive func(key, uploadID string) bool) err
 	defer lock.Unlock()
 	h, err := readHead(path)
 	switch {
-	case errors.Is(err, errRecord):
+	case errors.Is(err, errRecord), errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return err
-	case h.Store != store || alive(h.Key, h.UploadID):
+	case h.Store != store || !gone(h.Key, h.UploadID):
 		return nil
 	}
-	return os.Remove(path)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	removeLock(lock)
+	return nil
 }
 
 func readHead(path string) (h journalHead, err error) {

@@ -157,12 +157,20 @@ func TestJournalOnlyLeavesOthersAlone(t *testing.T) {
 func TestPlanErrors(t *testing.T) {
 	_, err := PlanStream(1<<20, 0, 1)
 	var memory *MemoryError
-	if !errors.As(err, &memory) || err.Error() != "an upload of this size needs 16 MiB of part buffers, and only 1 B are allowed" {
+	if !errors.As(err, &memory) || err.Error() != "two part buffers of an upload of this size take 21 MiB of memory, and only 1 B are allowed" {
 		t.Error(err)
 	}
-	_, err = PlanStream(1<<20, 1, 0)
-	var size *PartSizeError
-	if !errors.As(err, &size) || err.Error() != "parts of 1 B won't do: an upload of this size takes parts of 5 MiB to 2560 MiB" {
+	if _, err = PlanStream(1<<20, 60<<20, 120<<20); !errors.As(err, &memory) || err.Error() != "two part buffers of an upload of this size take 125 MiB of memory, and only 120 MiB are allowed" {
 		t.Error(err)
+	}
+	if plan, err := PlanStream(1<<20, 60<<20, 125<<20); err != nil || int64(plan.Buffers)*plan.BufferSize > 125<<20 {
+		t.Errorf("%+v, %v", plan, err)
+	}
+	for given, words := range map[int64]string{1: "1 B", 5<<20 - 1: "5242879 bytes", 6 << 30: "6.0 GiB"} {
+		_, err = PlanStream(1<<20, given, 0)
+		var size *PartSizeError
+		if !errors.As(err, &size) || err.Error() != "parts of "+words+" won't do: an upload of this size takes parts of 5 MiB to 2560 MiB" {
+			t.Error(err)
+		}
 	}
 }

@@ -62,6 +62,7 @@ type PartWriter struct {
 	level  uint8
 	chunks []Chunk // of the part under way
 	number int     // of the part emitted last
+	size   int64   // of all parts emitted, bytes
 	err    error   // sticky; read by Parts after full was closed
 	closed bool
 }
@@ -130,6 +131,9 @@ func (w *PartWriter) AtStart() bool { return w.buf == nil }
 // Number returns the number of the part under way, or of the one that the next chunk begins.
 func (w *PartWriter) Number() int { return w.number + 1 }
 
+// Size returns the size of the parts so far in bytes, without the one under way: after Close, the object's.
+func (w *PartWriter) Size() int64 { return w.size }
+
 // Note adds to what the journal keeps of the part that the next Write goes into: the chunk that Write
 // brings. level is how the whole part is encoded.
 func (w *PartWriter) Note(c Chunk, level uint8) {
@@ -155,6 +159,7 @@ func (w *PartWriter) Known(p JournalPart) error {
 // send counts the part and hands it over.
 func (w *PartWriter) send(p Part) error {
 	w.number++
+	w.size += p.Size
 	select {
 	case w.full <- p:
 		return nil

@@ -54,8 +54,17 @@ type MemoryError struct {
 
 // Error returns one sentence.
 func (e *MemoryError) Error() string {
-	return fmt.Sprintf("an upload of this size needs %d MiB of part buffers, and only %s are allowed",
-		ceilDiv(e.Need, 1<<20), humanize.IBytes(uint64(e.Have)))
+	return fmt.Sprintf("two part buffers of an upload of this size take %d MiB of memory, and only %s are allowed",
+		ceilDiv(e.Need, 1<<20), exactly(e.Have))
+}
+
+// exactly is so many bytes in words; where rounding would hide some of them, in bytes.
+func exactly(n int64) string {
+	words := humanize.IBytes(uint64(n))
+	if said, err := humanize.ParseBytes(words); err != nil || said != uint64(n) {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return words
 }
 
 // PartSizeError says that parts of that size won't do.
@@ -67,7 +76,7 @@ type PartSizeError struct {
 // Error returns one sentence.
 func (e *PartSizeError) Error() string {
 	return fmt.Sprintf("parts of %s won't do: an upload of this size takes parts of %d MiB to %d MiB",
-		humanize.IBytes(uint64(e.Size)), ceilDiv(e.Least, 1<<20), e.Most>>20)
+		exactly(e.Size), ceilDiv(e.Least, 1<<20), e.Most>>20)
 }
 
 // checkPartSize refuses a size of parts, in bytes, that the protocol or so many bytes don't allow.
@@ -80,15 +89,12 @@ func checkPartSize(size, worstCase int64) error {
 }
 
 // PlanStream plans the parts of a stream of at most worstCase bytes with part buffers of about
-// memory bytes together (0: DefaultMemory). The part size, unless it is given, depends on worstCase
-// alone: a run with another memory budget can resume the same upload. The error is *MemoryError if two
-// buffers do not fit, *PartSizeError if partSize is not possible.
+// memory bytes together (0: DefaultMemory, which goes up to 4 MiB higher for parts above 110 MiB). The part
+// size, unless it is given, depends on worstCase alone: a run with another memory budget can resume the same
+// upload. The error is *MemoryError if two buffers do not fit, *PartSizeError if partSize is not possible.
 func PlanStream(worstCase, partSize, memory int64) (Plan, error) {
 	if worstCase < 0 || memory < 0 {
 		return Plan{}, fmt.Errorf("no upload of %d bytes in %d bytes of memory can be planned", worstCase, memory)
-	}
-	if memory == 0 {
-		memory = DefaultMemory
 	}
 	size := roundUp(max(minPartSize, ceilDiv(worstCase, planParts)), streamStep)
 	if size > maxPartSize-MaxChunk {
@@ -100,13 +106,21 @@ func PlanStream(worstCase, partSize, memory int64) (Plan, error) {
 		}
 		size = partSize
 	}
-	if memory < minBuffers*size {
-		return Plan{}, &MemoryError{Need: minBuffers * size, Have: memory}
-	}
 	// A part may go up to one chunk beyond its size, and with chunks of just under 2 MiB most do: a
 	// budget counted in part sizes alone would be overrun by a quarter.
-	buffers := max(minBuffers, memory/(size+MaxChunk))
-	return Plan{PartSize: size, BufferSize: size + MaxChunk, Buffers: int(min(buffers, planParts))}, nil
+	buffer := size + MaxChunk
+	need := minBuffers * buffer
+	if memory == 0 {
+		memory = DefaultMemory
+	}
+	if memory == DefaultMemory {
+		// It is for two parts of a full disk of 1 TiB, 111 MiB each, and what they go beyond that.
+		memory = max(memory, min(need, memory+minBuffers*MaxChunk))
+	}
+	if memory < need {
+		return Plan{}, &MemoryError{Need: need, Have: memory}
+	}
+	return Plan{PartSize: size, BufferSize: buffer, Buffers: int(min(memory/buffer, planParts))}, nil
 }
 
 // RawPlan says how an object of known size becomes parts of one size; the last may be shorter.

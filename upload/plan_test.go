@@ -33,7 +33,8 @@ func TestPlanStream(t *testing.T) {
 		{"last of the smallest parts", 9500 * 8 * mib, 0, 8 * mib, 22},
 		{"first of the next", 9500*8*mib + 1, 0, 9 * mib, 20},
 		{"small budget", worst(10 * gib), 64 * mib, 8 * mib, 6},
-		{"two fit just so", worst(100 * gib), 22 * mib, 11 * mib, 2},
+		{"two fit just so", worst(100 * gib), 2 * (11*mib + upload.MaxChunk), 11 * mib, 2},
+		{"1 TiB in the default, said", worst(tib), upload.DefaultMemory, 111 * mib, 2},
 		{"a large budget", worst(tib), 1024 * mib, 111 * mib, 9},
 		{"budget beyond all parts", worst(gib), 1 << 50, 8 * mib, 9500},
 	} {
@@ -51,9 +52,9 @@ func TestPlanStreamRefuses(t *testing.T) {
 		worst, memory int64
 		need          int64 // of a *MemoryError, 0 for another error
 	}{
-		{"small budget", worst(10 * gib), 15 * mib, 16 * mib},
-		{"one byte short", worst(tib), 222*mib - 1, 222 * mib},
-		{"2 TiB in the default budget", worst(2 * tib), 0, 444 * mib},
+		{"small budget", worst(10 * gib), 16 * mib, 16*mib + 2*upload.MaxChunk},
+		{"one byte short", worst(tib), 222*mib + 2*upload.MaxChunk - 1, 222*mib + 2*upload.MaxChunk},
+		{"2 TiB in the default budget", worst(2 * tib), 0, 444*mib + 2*upload.MaxChunk},
 		{"more than a store takes", math.MaxInt64, 1 << 62, 0},
 		{"just more than a store takes", 9500 * (5*gib - upload.MaxChunk), 1 << 62, 0},
 		{"negative", -1, 0, 0},

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -130,71 +128,56 @@ func TestLimit(t *testing.T) {
 
 // Where ETags are no MD5s, what the journal noted is resumed, and nothing else.
 func TestJournalWithoutMD5(t *testing.T) {
-	for _, journaled := range []bool{true, false} {
-		t.Run(fmt.Sprint(journaled), func(t *testing.T) {
-			store := &opaque{newFakeStore()}
-			dir, id := t.TempDir(), upload.JournalID{Store: "s", Key: testKey, Source: "x"}
-			run := func(ctx context.Context, kill bool) (upload.Result, []string, error) {
-				r := newRun(store.fakeStore)
-				r.config.Store, r.config.Workers = store, 1
-				j, err := upload.OpenJournal(dir, id)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer j.Close()
-				if r.config.Resume, err = j.Resume(ctx, store, upload.Policy{}); err != nil {
-					t.Fatal(err)
-				}
-				r.config.Journal = j
-				ctx, cancel := context.WithCancelCause(ctx)
-				defer cancel(nil)
-				store.fault = func(c call) fault {
-					if kill && c.method == "PutPart" && c.part == 5 {
-						return fault{hang: true, cancel: func() { cancel(upload.ErrInterrupted) }}
-					}
-					return fault{}
-				}
-				r.raw = true
-				parts := upload.RawPlan{Size: int64(len(r.data)), PartSize: 1200, Count: testParts}.Parts(r.source)
-				result, err := upload.Send(ctx, r.config, r.config.Resume.Mark(parts))
-				return result, r.notices, err
-			}
-			_, says, err := run(t.Context(), true)
-			var kept *upload.UnfinishedError
-			if !errors.As(err, &kept) || kept.PartsDone != 4 || strings.Count(strings.Join(says, ""), "no MD5s") != 1 {
-				t.Fatalf("%v, %q", err, says)
-			}
-			if !journaled {
-				dir = t.TempDir()
-			}
-			result, _, err := run(t.Context(), false)
-			if err != nil || !result.Unverified || result.Resumed != journaled || (result.Skipped == 4*1200) != journaled {
-				t.Errorf("%+v, %v", result, err)
-			}
-		})
+	for _, encrypts := range []string{"words", "kms"} {
+		for _, journaled := range []bool{true, false} {
+			t.Run(fmt.Sprint(encrypts, journaled), func(t *testing.T) { testJournalWithoutMD5(t, encrypts, journaled) })
+		}
 	}
 }
 
-// opaque is a store whose ETags are no MD5s.
-type opaque struct{ *fakeStore }
-
-func (o *opaque) PutPart(ctx context.Context, key, id string, number int, body io.ReadSeeker, size int64, sum *[16]byte) (string, error) {
-	etag, err := o.fakeStore.PutPart(ctx, key, id, number, body, size, sum)
-	return "x-" + etag, err
-}
-
-func (o *opaque) Parts(ctx context.Context, key, id string) ([]upload.StoredPart, error) {
-	parts, err := o.fakeStore.Parts(ctx, key, id)
-	for i := range parts {
-		parts[i].ETag = "x-" + parts[i].ETag
+func testJournalWithoutMD5(t *testing.T, encrypts string, journaled bool) {
+	store := newFakeStore()
+	store.encrypts = encrypts
+	dir, id := t.TempDir(), upload.JournalID{Store: "s", Key: testKey, Source: "x"}
+	run := func(ctx context.Context, kill bool) (upload.Result, []string, error) {
+		r := newRun(store)
+		store.said = false // another process
+		r.config.Workers = 1
+		j, err := upload.OpenJournal(dir, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer j.Close()
+		if r.config.Resume, err = j.Resume(ctx, store, upload.Policy{}); err != nil {
+			t.Fatal(err)
+		}
+		r.config.Journal = j
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		store.fault = func(c call) fault {
+			if kill && c.method == "PutPart" && c.part == 5 {
+				return fault{hang: true, cancel: func() { cancel(upload.ErrInterrupted) }}
+			}
+			return fault{}
+		}
+		r.raw = true
+		parts := upload.RawPlan{Size: int64(len(r.data)), PartSize: 1200, Count: testParts}.Parts(r.source)
+		result, err := upload.Send(ctx, r.config, r.config.Resume.Mark(parts))
+		return result, r.notices, err
 	}
-	return parts, err
-}
-
-func (o *opaque) Complete(ctx context.Context, key, id string, parts []upload.StoredPart) (string, error) {
-	plain := slices.Clone(parts)
-	for i := range plain {
-		plain[i].ETag = strings.TrimPrefix(plain[i].ETag, "x-")
+	_, says, err := run(t.Context(), true)
+	var kept *upload.UnfinishedError
+	if !errors.As(err, &kept) || kept.PartsDone != 4 || strings.Count(strings.Join(says, ""), "no MD5s") != 1 {
+		t.Fatalf("%v, %q", err, says)
 	}
-	return o.fakeStore.Complete(ctx, key, id, plain)
+	if !journaled {
+		dir = t.TempDir()
+	}
+	result, says, err := run(t.Context(), false)
+	if err != nil || !result.Unverified || result.Resumed != journaled || (result.Skipped == 4*1200) != journaled || !store.holds(testKey, testStream()) {
+		t.Errorf("%+v, %v", result, err)
+	}
+	if strings.Count(strings.Join(says, ""), "no MD5s") != 1 || store.bare[7] {
+		t.Errorf("says %q; %v", says, store.bare)
+	}
 }

@@ -48,6 +48,9 @@ type Config struct {
 	// run may have begun with other settings which can't be seen in what the store lists, such as
 	// the encryption.
 	JournalOnly bool
+	// ResumeNone begins a new upload in any case. It is for a run beside another one of the same key on this
+	// machine: if both sent into one upload, the end of the one would be the end of the other.
+	ResumeNone bool
 	// CreateOnly, if not nil, says just before the end whether an object that came up under the key
 	// meanwhile must not be replaced. Stores that can't tell replace it all the same.
 	CreateOnly func() bool
@@ -59,6 +62,9 @@ type Config struct {
 	// BeforeComplete, if not nil, is called when every part is stored. Its error ends the upload
 	// without an object.
 	BeforeComplete func(context.Context) error
+	// Keep, if not nil, says of a failure that is not the store's whether it may pass, as when the place that
+	// the parts are read from can't be reached: the upload is then kept.
+	Keep func(error) bool
 	// AbortOnInterrupt aborts the upload after an interrupt instead of keeping it.
 	AbortOnInterrupt bool
 	// Notice, if not nil, is told one sentence about each thing that a user may want to know and
@@ -78,6 +84,8 @@ type Result struct {
 	// Size is the size of all parts; Sent, Skipped and Copied are what of it was sent now, what the
 	// store already had, and what it made itself, of zeros. Bytes.
 	Size, Sent, Skipped, Copied int64
+	// Stored is the parts that the object was made of, in order; nil while it is not whole.
+	Stored []StoredPart
 	// Resumed says that an unfinished upload of an earlier run was continued.
 	Resumed bool
 	// Unverified says that the store's ETags are not MD5s, as with some kinds of server-side
@@ -89,7 +97,8 @@ type Result struct {
 var ErrMismatch = errors.New("the store holds other bytes than were sent")
 
 // UnfinishedError says that an upload ended early and was kept, so that the same call can resume
-// it: after an interrupt, or when the store or the network failed for too long.
+// it: after an interrupt, when the store or the network failed for too long, or when the login expired
+// (ErrExpired).
 type UnfinishedError struct {
 	Key, UploadID string
 	// PartsDone is the number of parts that the store has acknowledged.
@@ -130,11 +139,12 @@ func (e *AbortError) Unwrap() []error { return []error{e.Err, e.Abort} }
 // has not got, several at a time, compares each returned ETag with the part's MD5, completes the
 // upload, and compares the object's size and ETag with its own.
 //
-// If ctx ends with the cause ErrInterrupted, or if the store fails temporarily for longer than
-// Config.Retry allows, the upload is kept and the error is *UnfinishedError, provided that the
-// store has one of the first parts: without one nothing could be resumed. After any other failure
-// (ctx ends otherwise, parts yields an error, BeforeComplete refuses, the store refuses for good)
-// the upload is aborted; if that fails too, the error is *AbortError.
+// If ctx ends with the cause ErrInterrupted, if the store fails temporarily for longer than
+// Config.Retry allows, or if it answers with ErrExpired, the upload is kept and the error is
+// *UnfinishedError, provided that the store has one of the first parts: without one nothing could be
+// resumed. So it is where Config.Keep says so. After any other failure (ctx ends otherwise, parts yields
+// an error, BeforeComplete refuses, the store refuses for good) the upload is aborted; if that fails too,
+// the error is *AbortError.
 //
 // Send returns when all its goroutines have, and every part it took was released.
 func Send(ctx context.Context, c Config, parts Sequence) (Result, error) {
@@ -171,6 +181,7 @@ type sender struct {
 	skipped    int64
 	copied     int64
 	etag       string
+	whole      []StoredPart // what the object is made of, once it is
 
 	gate  *gate
 	zeros *zeroObjects
@@ -240,26 +251,52 @@ func whyEnded(ctx context.Context, err error) error {
 // sendParts brings every part into the store.
 func (s *sender) sendParts(ctx context.Context, parts Sequence) error {
 	g, ctx := errgroup.WithContext(ctx)
-	queue := make(chan *job)
+	q := queues{make(chan *job), make(chan *job, maxParts)}
 	g.Go(func() error {
-		defer close(queue)
-		return s.dispatch(ctx, parts, queue)
+		defer q.close()
+		return s.dispatch(ctx, parts, q)
 	})
-	for range s.Workers {
-		g.Go(func() error {
+	work := func(queue <-chan *job, bring func(context.Context, *job) error) func() error {
+		return func() error {
 			for j := range queue {
-				if err := s.pass(ctx, j); err != nil {
+				if err := bring(ctx, j); err != nil {
 					return err
 				}
 			}
 			return nil
-		})
+		}
 	}
-	return g.Wait()
+	for range s.Workers {
+		g.Go(work(q.send, s.pass))
+	}
+	for range min(s.Workers, copiers) {
+		g.Go(work(q.copy, s.copyOrPass))
+	}
+	err := g.Wait()
+	for j := range q.copy {
+		j.release()
+	}
+	return err
+}
+
+// queues are where parts wait for who brings them into the store. Those of zeros have one of their own, long
+// enough for all: the link must not stand still while the store copies.
+type queues struct{ send, copy chan *job }
+
+func (q queues) of(j *job) chan<- *job {
+	if j.Zeros {
+		return q.copy
+	}
+	return q.send
+}
+
+func (q queues) close() {
+	close(q.send)
+	close(q.copy)
 }
 
 // dispatch hands the parts to the workers once it knows into which upload they go.
-func (s *sender) dispatch(ctx context.Context, parts Sequence, queue chan<- *job) error {
+func (s *sender) dispatch(ctx context.Context, parts Sequence, q queues) error {
 	var head []*job // not handed out yet
 	defer func() {
 		for _, j := range head {
@@ -268,8 +305,16 @@ func (s *sender) dispatch(ctx context.Context, parts Sequence, queue chan<- *job
 	}()
 	flush := func() error {
 		for len(head) > 0 {
+			j := head[0]
+			if !j.Zeros {
+				// Here, and not in the workers, so that parts go out in their order: the first ones tell
+				// a later run whose upload it is, and each that waits holds a buffer.
+				if err := s.gate.enter(ctx); err != nil {
+					return err
+				}
+			}
 			select {
-			case queue <- head[0]:
+			case q.of(j) <- j:
 				head = head[1:]
 			case <-ctx.Done():
 				return context.Cause(ctx)
@@ -317,41 +362,57 @@ func (s *sender) dispatch(ctx context.Context, parts Sequence, queue chan<- *job
 	return flush()
 }
 
-// pass brings one part into the store when its turn comes.
+// pass brings one part into the store whose turn has come.
 func (s *sender) pass(ctx context.Context, j *job) error {
 	defer j.release()
-	if err := s.gate.enter(ctx); err != nil {
-		return err
-	}
 	sent, err := s.put(ctx, j)
 	s.gate.leave(sent)
 	return err
 }
 
-// put brings one part into the store, unless it is there already, and returns how many bytes it sent.
-func (s *sender) put(ctx context.Context, j *job) (sent int64, err error) {
+// copyOrPass has the store make a part of zeros, which takes no turn, and passes it only where that fails.
+func (s *sender) copyOrPass(ctx context.Context, j *job) error {
+	done, err := s.has(j)
+	if err == nil && !done {
+		done, err = s.copyZeros(ctx, j)
+	}
+	if !done && err == nil {
+		err = s.gate.enter(ctx)
+	}
+	if done || err != nil {
+		j.release()
+		return err
+	}
+	return s.pass(ctx, j)
+}
+
+// has reports whether the part is there already, and notes it then.
+func (s *sender) has(j *job) (same bool, err error) {
 	if have, ok := s.stored[j.Number]; ok {
-		same := j.Known != nil && j.Known.matches(have)
+		same = j.Known != nil && j.Known.matches(have)
 		if !same && j.Known == nil {
 			if same, err = j.is(have); err != nil {
-				return 0, err
+				return false, err
 			}
 		}
 		if same {
 			s.Progress.skipped.Add(j.Size)
 			s.note(j, have.ETag, *j.sum, &s.skipped)
-			return 0, nil
+			return true, nil
 		}
 	}
 	if j.Known != nil {
-		return 0, fmt.Errorf("%w: the store has no part %d as it says", ErrJournal, j.Number)
+		return false, fmt.Errorf("%w: the store has no part %d as it says", ErrJournal, j.Number)
 	}
-	if j.Zeros {
-		if done, err := s.copyZeros(ctx, j); done || err != nil {
-			return 0, err
-		}
+	return false, nil
+}
+
+// put brings one part into the store, unless it is there already, and returns how many bytes it sent.
+func (s *sender) put(ctx context.Context, j *job) (sent int64, err error) {
+	if done, err := s.has(j); done || err != nil {
+		return 0, err
 	}
-	if j.Buffered {
+	if j.Buffered || s.opaque() {
 		if err := j.hash(); err != nil {
 			return 0, err
 		}
@@ -364,7 +425,8 @@ func (s *sender) put(ctx context.Context, j *job) (sent int64, err error) {
 	return j.Size, nil
 }
 
-// putBody sends a part until the store's ETag is its MD5.
+// putBody sends a part until the store's ETag is its MD5. Where ETags are none, the store must have compared
+// what it got with the MD5 itself.
 func (s *sender) putBody(ctx context.Context, j *job) (etag string, sum [md5.Size]byte, err error) {
 	for try := 1; ; try++ {
 		body := newSentBody(ctx, j, s.Progress, s.Limit)
@@ -381,11 +443,16 @@ func (s *sender) putBody(ctx context.Context, j *job) (etag string, sum [md5.Siz
 		} else {
 			sum = [md5.Size]byte(body.md5.Sum(nil))
 		}
-		if !isMD5(etag) || etag == hexSum(sum) {
+		wrong := disproves(etag, hexSum(sum), s.opaque())
+		if !wrong && (etag == hexSum(sum) || j.sum != nil) {
 			body.count(j.Size)
 			return etag, sum, nil
 		}
 		body.count(0)
+		if !wrong {
+			j.sum = &sum // which it did not know
+			continue
+		}
 		if try == mismatchTries {
 			return "", sum, fmt.Errorf("part %d has the ETag %s instead of %s after %d tries: %w", j.Number, etag, hexSum(sum), try, ErrMismatch)
 		}
@@ -406,13 +473,13 @@ func (s *sender) copyZeros(ctx context.Context, j *job) (done bool, err error) {
 			etag, err = copyPart(ctx, s.zeros.copier, s.policy, s.Key, s.uploadID, j.Number, from, 0, j.Size)
 		}
 		switch {
-		case err == nil && (!isMD5(etag) || etag == hexSum(*j.sum)):
+		case err == nil && !disproves(etag, hexSum(*j.sum), from.Opaque || s.opaque()):
 			s.Progress.copied.Add(j.Size)
 			s.note(j, etag, *j.sum, &s.copied)
 			return true, nil
 		case err == nil:
 			err = fmt.Errorf("the object %s is not all zeros", from.Key)
-		case ctx.Err() != nil, Temporary(err), errors.Is(err, ErrNoUpload):
+		case ctx.Err() != nil, Temporary(err) && !answered(err), errors.Is(err, ErrNoUpload):
 			return false, whyEnded(ctx, err)
 		case try < copyTries && (errors.Is(err, ErrNoObject) || errors.Is(err, ErrReplaced)):
 			s.zeros.forget() // somebody removed it, or made it anew
@@ -423,6 +490,13 @@ func (s *sender) copyZeros(ctx context.Context, j *job) (done bool, err error) {
 		}
 		return false, nil
 	}
+}
+
+// answered reports whether the store itself said that it failed. One that keeps failing to copy may well take
+// what is sent.
+func answered(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status != 0
 }
 
 // tell gives a notice from one of the workers, each sentence once.
@@ -437,8 +511,8 @@ func (s *sender) tell(sentence string) {
 
 // note records a part that the store has.
 func (s *sender) note(j *job, etag string, sum [md5.Size]byte, bytes *int64) {
-	if !isMD5(etag) && !s.unverified.Swap(true) {
-		s.tell("The store's ETags are no MD5s, as with some kinds of encryption: only sizes are compared, an interrupted run is resumed on this machine only, and --verify proves what the object holds.")
+	if etag != hexSum(sum) {
+		s.unproven()
 	}
 	s.Progress.parts.Add(1)
 	s.mu.Lock()
@@ -485,16 +559,17 @@ func (s *sender) finish(ctx context.Context) error {
 			s.dropCompleted(ctx)
 		}
 		s.ended = true
-		s.etag = object.ETag
+		s.etag, s.whole = object.ETag, parts
 		return nil
 	case failed != nil:
 		return failed
 	case object.Size != s.size:
 		return fmt.Errorf("object %s has %d bytes instead of %d: %w", s.Key, object.Size, s.size, ErrMismatch)
-	case !s.unverified.Load():
+	case !object.Opaque && !s.unverified.Load():
 		return fmt.Errorf("object %s has the ETag %s instead of %s: %w", s.Key, object.ETag, want, ErrMismatch)
 	}
-	s.etag = object.ETag
+	s.unproven()
+	s.etag, s.whole = object.ETag, parts
 	return nil
 }
 
@@ -553,23 +628,35 @@ func (s *sender) cleanUp(ctx context.Context, err error) error {
 		s.Progress.parts.Add(-int64(len(s.done)))
 		return err
 	}
-	interrupted := errors.Is(err, ErrInterrupted)
-	keep := Temporary(err)
-	if interrupted {
-		keep = !s.AbortOnInterrupt
-	}
-	if keep && s.resumable() {
+	if s.keeps(err) && s.resumable() {
 		return &UnfinishedError{Key: s.Key, UploadID: s.uploadID, PartsDone: s.partsStored(), Err: err}
 	}
 	limit := abortTime
-	if interrupted && !s.AbortOnInterrupt {
+	if errors.Is(err, ErrInterrupted) && !s.AbortOnInterrupt {
 		limit = lostTime // the user waits for the program to stop
 	}
 	if failed := s.abort(ctx, s.uploadID, limit); failed != nil {
+		if errors.Is(failed, ErrExpired) && wordless(err) && s.resumable() {
+			return &UnfinishedError{Key: s.Key, UploadID: s.uploadID, PartsDone: s.partsStored(), Err: fmt.Errorf("%w: %w", ErrExpired, err)}
+		}
 		return &AbortError{Key: s.Key, UploadID: s.uploadID, Err: err, Abort: failed}
 	}
 	s.ended = true
 	return err
+}
+
+// keeps reports whether the upload is left as it is after err: a later run may do better.
+func (s *sender) keeps(err error) bool {
+	if errors.Is(err, ErrInterrupted) {
+		return !s.AbortOnInterrupt
+	}
+	return Temporary(err) || errors.Is(err, ErrExpired) || s.Keep != nil && s.Keep(err)
+}
+
+// wordless reports a refusal that does not say why, as the answers to HEAD do.
+func wordless(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Status == http.StatusBadRequest && e.Code == ""
 }
 
 // partsStored returns how many parts the store has, also of those that this run did not come to.
@@ -617,6 +704,7 @@ func (s *sender) result() Result {
 		Sent:       s.sent,
 		Skipped:    s.skipped,
 		Copied:     s.copied,
+		Stored:     s.whole,
 		Resumed:    s.resumed,
 		Unverified: s.unverified.Load(),
 	}

@@ -122,8 +122,12 @@ func (s *copyingStore) CopyPart(ctx context.Context, key, id string, number int,
 		return "", s.refuse
 	}
 	s.mu.Lock()
-	data := s.objects[from.Key].data
+	object := s.objects[from.Key]
+	data := object.data
 	s.mu.Unlock()
+	if object.etag != from.ETag {
+		return "", &upload.Error{Op: "copy", Status: 412, Code: "PreconditionFailed", Class: upload.ErrReplaced}
+	}
 	if int64(len(data)) < offset+length {
 		return "", status(400, "InvalidRange")
 	}
@@ -131,7 +135,7 @@ func (s *copyingStore) CopyPart(ctx context.Context, key, id string, number int,
 	if s.lie && key == testKey {
 		part[0] = 1
 	}
-	etag, err := s.PutPart(ctx, key, id, number, bytes.NewReader(part), length, nil)
+	etag, err := s.putPart(ctx, key, id, number, bytes.NewReader(part), length, nil)
 	if err == nil && key == testKey {
 		s.mu.Lock()
 		s.copied += length
@@ -147,7 +151,7 @@ func (s *copyingStore) Put(_ context.Context, key string, body io.ReadSeeker, si
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	etag := fmt.Sprintf("%x", *sum)
+	etag := s.etag("", data)
 	s.objects[key] = fakeObject{data: data, etag: etag}
 	return etag, nil
 }
@@ -184,7 +188,9 @@ func TestZeros(t *testing.T) {
 		"mends the seed":  {func(s *copyingStore) { s.objects[seed] = fakeObject{data: make([]byte, 9)} }, 6000, ""},
 		"is not all zero": {func(s *copyingStore) { s.objects[seed] = fakeObject{data: bytes.Repeat([]byte{7}, 8*mib)} }, 0, "not all zeros"},
 		"can't":           {func(s *copyingStore) { s.refuse = &upload.Error{Op: "copy", Status: 501, Code: "NotImplemented"} }, 0, "can't be copied"},
+		"keeps failing":   {func(s *copyingStore) { s.refuse = status(500, "InternalError") }, 0, "can't be copied"},
 		"may not":         {func(s *copyingStore) { s.refuse = denied() }, 0, "can't be copied"},
+		"encrypts":        {func(s *copyingStore) { s.encrypts = "kms" }, 6000, "no MD5s"},
 		"damages":         {func(s *copyingStore) { s.lie = true }, 0, "not all zeros"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -193,7 +199,7 @@ func TestZeros(t *testing.T) {
 			var says []string
 			var progress upload.Progress
 			result, err := upload.Send(t.Context(), upload.Config{Store: store, Key: testKey,
-				Notice: func(s string) { says = append(says, s) }, Progress: &progress}, parts)
+				Notice: func(s string) { says = append(says, s) }, Progress: &progress, Retry: upload.Policy{Tries: 1}}, parts)
 			if err != nil || !store.holds(testKey, data) {
 				t.Fatalf("%+v, %v", result, err)
 			}
@@ -209,6 +215,22 @@ func TestZeros(t *testing.T) {
 	store := newFakeStore()
 	result, err := upload.Send(t.Context(), upload.Config{Store: store, Key: testKey}, parts)
 	if err != nil || !store.holds(testKey, data) || result.Sent != 10_000 {
+		t.Errorf("%+v, %v", result, err)
+	}
+}
+
+// The object of zeros tells how the store encrypts, before an answer to a part does: answers to copies don't.
+func TestEncryptedZeros(t *testing.T) {
+	store := &copyingStore{fakeStore: newFakeStore()}
+	store.encrypts = "kms"
+	zeros := make([]byte, 1000)
+	sum := md5.Sum(zeros)
+	result, err := upload.Send(t.Context(), upload.Config{Store: store, Key: testKey}, func(context.Context) iter.Seq2[upload.Part, error] {
+		return func(yield func(upload.Part, error) bool) {
+			yield(upload.Part{Number: 1, Size: 1000, Zeros: true, Sum: &sum, Body: bytes.NewReader(zeros)}, nil)
+		}
+	})
+	if err != nil || result.Copied != 1000 || !result.Unverified || !store.holds(testKey, zeros) {
 		t.Errorf("%+v, %v", result, err)
 	}
 }

@@ -63,9 +63,11 @@ type Unfinished struct {
 
 // Object is what the store says of an object. ETag comes without quotes.
 type Object struct {
-	Key      string
-	Size     int64
-	ETag     string
+	Key  string
+	Size int64
+	ETag string
+	// Opaque says that the object is encrypted with a key of which ETags tell nothing (Encrypter).
+	Opaque   bool
 	Modified time.Time
 	Metadata Metadata
 }
@@ -74,12 +76,13 @@ type Object struct {
 // failure, ended the run: the unfinished upload is then kept.
 var ErrInterrupted = errors.New("interrupted")
 
-// What an *Error can be, for errors.Is.
+// What an *Error can be, for errors.Is. ErrExpired is ErrDenied too.
 var (
 	ErrNoBucket = errors.New("the bucket does not exist")
 	ErrNoObject = errors.New("the object does not exist")
 	ErrNoUpload = errors.New("the upload does not exist")
 	ErrDenied   = errors.New("access denied")
+	ErrExpired  = fmt.Errorf("%w: the login has expired", ErrDenied)
 	ErrClock    = errors.New("this machine's clock differs too much from the store's (more than 15 minutes): set the clock")
 	ErrReplaced = errors.New("somebody else replaced the object meanwhile")
 	ErrPlain    = errors.New("the store takes no notice of the encryption that it was asked for")

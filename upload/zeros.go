@@ -7,9 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // ZeroPrefix is what the keys of the objects of zeros begin with. They are kept for later uploads;
@@ -26,28 +25,8 @@ const (
 	zerosSize = 1 << 30
 )
 
-// growers is how many copies make the large object at the same time.
-const growers = 8
-
 // ZeroKeys returns the keys of all objects of zeros that there may be in a bucket.
 func ZeroKeys() []string { return []string{seedKey, zerosKey} }
-
-// Copier is a Bucket that can make parts from ranges of its objects, and small objects in one request.
-// Both make one attempt.
-type Copier interface {
-	// CopyPart makes part number of an upload of key from length bytes of the object from at offset. It
-	// fails with ErrReplaced where that has another ETag by now.
-	CopyPart(ctx context.Context, key, uploadID string, number int, from Object, offset, length int64) (etag string, err error)
-	// Put makes an object of body, whose MD5 is sum, or nil if that is not known.
-	Put(ctx context.Context, key string, body io.ReadSeeker, size int64, sum *[md5.Size]byte, meta Metadata) (etag string, err error)
-}
-
-// copyPart is c.CopyPart with retries. A store works while the client waits.
-func copyPart(ctx context.Context, c Copier, p Policy, key, uploadID string, number int, from Object, offset, length int64) (string, error) {
-	return retryFor(ctx, p.working(), fmt.Sprintf("copy part %d of %s", number, key), func(ctx context.Context) (string, error) {
-		return c.CopyPart(ctx, key, uploadID, number, from, offset, length)
-	})
-}
 
 // zeroObjects finds the objects of zeros, or makes them.
 type zeroObjects struct {
@@ -60,8 +39,6 @@ type zeroObjects struct {
 	large  *Object
 	refuse error // why there are none
 }
-
-var errNoCopy = errors.New("the store has no way to copy parts")
 
 // get returns an object of at least size zeros. It is made when it is first needed.
 func (z *zeroObjects) get(ctx context.Context, size int64) (Object, error) {
@@ -130,40 +107,17 @@ func (z *zeroObjects) plant(ctx context.Context) error {
 }
 
 // grow makes the large object of copies of the seed, on the server.
-func (z *zeroObjects) grow(ctx context.Context) (err error) {
+func (z *zeroObjects) grow(ctx context.Context) error {
 	seed, err := z.have(ctx, &z.seed, seedKey, seedSize, z.plant)
 	if err != nil {
 		return err
 	}
-	id, err := z.store.Begin(ctx, zerosKey, nil)
-	if err != nil {
-		return err
+	pieces := slices.Repeat([]piece{{size: seedSize, etag: hexSum(md5.Sum(make([]byte, seedSize)))}}, zerosSize/seedSize)
+	c := copying{z.store, z.copier, z.policy}
+	err = c.build(ctx, zerosKey, nil, seed, 1, pieces)
+	if errors.Is(err, ErrMismatch) {
+		return fmt.Errorf("the object %s is not all zeros: remove it (imgferry uploads --clean)", seedKey)
 	}
-	defer func() {
-		if err != nil {
-			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), lostTime)
-			defer cancel()
-			err = errors.Join(err, z.store.Abort(clean, zerosKey, id))
-		}
-	}()
-	want := md5.Sum(make([]byte, seedSize))
-	parts := make([]StoredPart, zerosSize/seedSize)
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(growers)
-	for i := range parts {
-		g.Go(func() error {
-			etag, err := copyPart(gctx, z.copier, z.policy, zerosKey, id, i+1, seed, 0, seedSize)
-			if err == nil && isMD5(etag) && etag != hexSum(want) {
-				err = fmt.Errorf("the object %s is not all zeros: remove it (imgferry uploads --clean)", seedKey)
-			}
-			parts[i] = StoredPart{Number: i + 1, Size: seedSize, ETag: etag}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return whyEnded(ctx, err)
-	}
-	_, err = z.store.Complete(ctx, zerosKey, id, parts)
 	return err
 }
 
@@ -178,24 +132,4 @@ func (z zeroBody) ReadAt(p []byte, off int64) (int, error) {
 		return n, io.EOF
 	}
 	return n, nil
-}
-
-// zeroSums returns the MD5 of each of the lengths of zeros, ascending, in bytes, in one pass.
-func zeroSums(ctx context.Context, lengths []int64) (map[int64][md5.Size]byte, error) {
-	sums := make(map[int64][md5.Size]byte, len(lengths))
-	h := md5.New()
-	var done int64
-	var buf [64 << 10]byte
-	for _, n := range lengths {
-		for done < n {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			k := min(n-done, int64(len(buf)))
-			h.Write(buf[:k])
-			done += k
-		}
-		sums[n] = [md5.Size]byte(h.Sum(nil))
-	}
-	return sums, nil
 }

@@ -42,6 +42,9 @@ func TestCompleteWords(t *testing.T) {
 	}{
 		"push --format|":            {"zvhd2 raw", none},
 		"push --format=|":           {"zvhd2 raw", none},
+		"push -O|":                  {"zvhd2 raw", none},
+		"push --output-format|":     {"zvhd2 raw", none},
+		"upload --format|":          {"zvhd2 raw", none},
 		"convert a b -O|":           {"raw zvhd2 zvhd qcow2 vpc vmdk", none},
 		"convert --sparse|":         {"zeros holes none", none},
 		"convert --compress-level|": {"fastest default better best auto", none},

@@ -437,3 +437,24 @@ func TestInterruptedConvert(t *testing.T) {
 		t.Errorf("left behind: %v", es)
 	}
 }
+
+// A login that expires while a disk is sent costs nothing of what was sent.
+func TestLoginExpires(t *testing.T) {
+	w := newWorld(t)
+	disk := w.disk(11)
+	args := []string{"push", "--json", "--part-size", "5MiB", "--concurrency", "1", disk}
+	w.store.set(from(isPart("2"), answer(400, xmlError("ExpiredToken"))))
+	r := w.imgferry(t.Context(), args...)
+	if r.code != exitDenied || !strings.Contains(r.stderr, "the login has expired") || !strings.Contains(r.stderr, "\nTo go on:    log in again") || !strings.Contains(r.stderr, "\nTo give up:  imgferry uploads --abort") {
+		t.Errorf("exit code %d: %s", r.code, r.stderr)
+	}
+	if n := w.left(); n != 1 {
+		t.Errorf("%d unfinished uploads", n)
+	}
+	w.store.set(pass)
+	again := w.imgferry(t.Context(), args...)
+	var report pipeline.Report
+	if err := json.Unmarshal([]byte(again.stdout), &report); err != nil || again.code != 0 || report.Skipped == 0 {
+		t.Errorf("%v, exit code %d: %s%s", err, again.code, again.stdout, again.stderr)
+	}
+}

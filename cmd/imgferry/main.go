@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -30,30 +31,46 @@ func main() {
 	os.Exit(exitCode(err))
 }
 
+// echo is how long after the first signal another one is taken for the same: timeout(1) and some supervisors
+// signal the process and then its group. Who presses the keys again is slower.
+const echo = 500 * time.Millisecond
+
 // interruptible returns a context that the first SIGINT, SIGTERM or SIGHUP cancels with
-// upload.ErrInterrupted. The second one ends the process at once.
+// upload.ErrInterrupted. The second one ends the process at once, unless it is an echo of the first.
 func interruptible(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	done := make(chan struct{})
 	go func() {
-		select {
-		case <-signals:
-			cancel(upload.ErrInterrupted)
-		case <-done:
-			return
-		}
-		select {
-		case <-signals:
+		if heed(signals, done, time.Now, func() { cancel(upload.ErrInterrupted) }) {
 			os.Exit(exitInterrupted)
-		case <-done:
 		}
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
 		close(done)
 		cancel(nil)
+	}
+}
+
+// heed calls first at the first of the signals, and returns true at the next that is no echo of it, or false
+// when done is closed.
+func heed(signals <-chan os.Signal, done <-chan struct{}, now func() time.Time, first func()) (again bool) {
+	var since time.Time
+	for {
+		select {
+		case <-signals:
+		case <-done:
+			return false
+		}
+		switch at := now(); {
+		case since.IsZero():
+			since = at
+			first()
+		case at.Sub(since) >= echo:
+			return true
+		}
 	}
 }
 

@@ -47,17 +47,17 @@ func (f *fetched) twice(other *fetched) (n int64) {
 // which fetches again what was on its way, at most.
 func TestPullKilled(t *testing.T) {
 	w := newWorld(t)
-	disk := w.disk(48)
+	disk := w.disk(96)
 	name := w.pushed(disk, "d.zvhd2")
 	dst := filepath.Join(w.dir, "back.raw")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	const workers, before = 2, 12
-	// On its way is what lies in the engine's buffers, two more than workers, and the two windows that are
-	// read ahead.
-	const inFlight = workers + 2 + 2
+	const workers, before = 2, 24
+	// On its way is what lies in the engine's buffers, two more than workers and those in which blocks wait to be
+	// hashed together, and the two windows that are read ahead.
+	const inFlight = workers + 2 + 7 + 2
 	args := append(append([]string{"imgferry", "pull"}, w.through(w.store.URL)...), name, dst, "-O", "raw", "--json", "--concurrency", fmt.Sprint(workers))
 	noted := func() int64 {
 		var n struct{ Done int64 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,14 +25,13 @@ type pushCommand struct {
 	cloud cloud
 	push  pipeline.Push
 
-	source   sourceFlags
-	tags     []string
-	bitmap   string
-	unproven bool
-	sandbox  sandboxFlags
-	out      *output
-	sending  sendFlags
-	timeout  time.Duration
+	source  sourceFlags
+	tags    []string
+	bitmap  bitmapFlags
+	sandbox sandboxFlags
+	out     *output
+	sending sendFlags
+	timeout time.Duration
 
 	osVersionGiven, osTypeGiven bool
 }
@@ -75,7 +73,8 @@ image of this name and content exists already, push reports that one.`,
 	f.StringVar(&p.Architecture, "arch", "x86", "x86 or arm")
 	f.StringArrayVar(&c.tags, "tag", nil, "KEY=VALUE, once for each tag")
 	f.StringVar(&p.Description, "description", "", "up to 1024 characters")
-	f.StringVar(&p.Format, "format", pipeline.ZVHD2, "what to upload: zvhd2, or raw with its bitmap")
+	f.StringVarP(&p.Format, "format", "O", pipeline.ZVHD2, "what to upload: zvhd2, or raw with its bitmap")
+	alias(f, "output-format", "format")
 	f.StringVar(&p.Via, "via", pipeline.ViaFast, "way of import: fast, import or register; the last two up to 128 GB")
 	f.StringVar(&p.CMKID, "cmk-id", "", "with --via import: encrypt the image with this key of the key service")
 	f.StringVar(&p.EnterpriseProject, "enterprise-project", "", "enterprise project that the image belongs to")
@@ -83,9 +82,7 @@ image of this name and content exists already, push reports that one.`,
 	f.BoolVar(&p.NoWait, "no-wait", false, "print the import job's id instead of waiting for the image")
 	f.DurationVar(&c.timeout, "wait-timeout", time.Hour, "how long to wait for the import job; 0: without a limit")
 	f.BoolVar(&p.DeleteObject, "delete-object", false, "delete the object once the image is active")
-	f.StringVar(&c.bitmap, "bitmap", "", "with --format raw: the block bitmap made by the vendor's tool")
-	f.BoolVar(&c.unproven, "unproven-bitmap", false, `with --format raw: send a bitmap in ZVHD2's layout. The service's own
-layout is not published; if it is another one, the image is silently damaged`)
+	c.bitmap.add(cmd, "--format")
 	c.sending.add(cmd, p)
 	c.source.flags(cmd)
 	c.source.own = &c.cloud
@@ -153,14 +150,13 @@ func (c *pushCommand) complete(path string) error {
 	if !slices.Contains(pipeline.Ways(), p.Via) {
 		return usagef("--via takes %s, not %q", strings.Join(pipeline.Ways(), ", "), p.Via)
 	}
-	if p.Via != pipeline.ViaFast && (c.bitmap != "" || c.unproven) {
+	if p.Via != pipeline.ViaFast && c.bitmap.given() {
 		return usagef("--bitmap and --unproven-bitmap go with --via %s", pipeline.ViaFast)
 	}
-	if p.Format != pipeline.Raw && (c.bitmap != "" || c.unproven) {
-		return usagef("--bitmap and --unproven-bitmap go with --format raw")
-	}
-	if p.Format == pipeline.Raw && p.Via == pipeline.ViaFast && c.bitmap == "" && !c.unproven && !c.sandbox.on {
-		return usagef("a raw disk needs the bitmap that the vendor's tool makes: --bitmap FILE, or --unproven-bitmap (see its help), or rather --format zvhd2")
+	if p.Via == pipeline.ViaFast {
+		if err := c.bitmap.apply(p, "--format", c.sandbox.on); err != nil {
+			return err
+		}
 	}
 	if p.Type == limits.TypeData && c.osVersionGiven {
 		return usagef("--os-version is for system disks: a data image has --os-type")
@@ -189,29 +185,9 @@ func (c *pushCommand) complete(path string) error {
 		base := filepath.Base(publicName(path))
 		p.Name = strings.TrimSuffix(base, filepath.Ext(base))
 	}
-	if c.bitmap != "" {
-		if p.Bitmap, err = readBitmap(c.bitmap); err != nil {
-			return err
-		}
-	}
 	p.Wait.Interval, p.Wait.Outage = c.pace.poll, c.pace.outage
 	p.Settle = max(c.pace.settle, c.cloud.patience.settle())
 	return nil
-}
-
-// maxBitmap bounds a bitmap file in bytes: a disk of 64 TiB in the layout of ZVHD2, and room for
-// other layouts.
-const maxBitmap = 16 << 20
-
-func readBitmap(path string) ([]byte, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() || st.Size() == 0 || st.Size() > maxBitmap {
-		return nil, usagef("%s is no bitmap file: it must be a regular file of 1 byte to %d MiB", path, maxBitmap>>20)
-	}
-	return os.ReadFile(path)
 }
 
 // watched runs the push while its progress is shown.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,19 +78,11 @@ func (s *sandboxFlags) start(ctx context.Context, a *app, c *cloud) (stop func()
 func (s *sandboxFlags) where(c cloud) string {
 	words := []string{"--bucket", shellQuote(c.bucket)}
 	if !s.on {
-		// What the environment and the profile say need not be repeated; secrets are not.
-		words = append(words, c.where()...)
-		for _, name := range []string{profile.Region, profile.OBSEndpoint} {
-			if c.from[name] == "--"+name {
-				words = append(words, "--"+name, shellQuote(*settingNamed(name).field(&c)))
-			}
-		}
+		return strings.Join(slices.Concat(words, c.where(), c.given(storeSettings...)), " ")
 	}
-	if s.on {
-		words = append(words, "--sandbox")
-		if s.data != "" {
-			words = append(words, "--sandbox-data", shellQuote(s.data))
-		}
+	words = append(words, "--sandbox")
+	if s.data != "" {
+		words = append(words, "--sandbox-data", shellQuote(s.data))
 	}
 	return strings.Join(words, " ")
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/time/rate"
 
 	"imgferry/formats"
@@ -49,6 +50,17 @@ func (s *sendFlags) add(cmd *cobra.Command, p *pipeline.Push) {
 	f.StringVar(&s.level, "compress-level", zvhd2.LevelDefault.String(), `how hard to compress: fastest, default, better, best, or auto, which
 measures whether the encoder or the link is the slower one`)
 	_ = cmd.RegisterFlagCompletionFunc("compress-level", anyOf(append(levelNames(), autoLevel)...))
+}
+
+// alias makes other a second name of the flag called name, which no help shows: what push calls the format,
+// upload and convert call the output format.
+func alias(f *pflag.FlagSet, other, name string) {
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, given string) pflag.NormalizedName {
+		if given == other {
+			given = name
+		}
+		return pflag.NormalizedName(given)
+	})
 }
 
 func levelNames() []string {
@@ -112,8 +124,10 @@ func (s *sendFlags) open(ctx context.Context, path string, from *sourceFlags, p 
 		return nil, err
 	}
 	p.Disk = img.Disk()
-	// The flags decide what bytes are in it, too.
-	p.Disk.Identity = fmt.Sprintf("snapshot %q, disk %q, backing %q\n%s", from.opener.Snapshot, from.opener.Disk, from.opener.BackingFormat, img.Identity())
+	if id := img.Identity(); id != "" {
+		// The flags decide what bytes are in it, too.
+		p.Disk.Identity = fmt.Sprintf("snapshot %q, disk %q, backing %q\n%s", from.opener.Snapshot, from.opener.Disk, from.opener.BackingFormat, id)
+	}
 	if from.format == "" && p.Disk.Format == "raw" && p.Disk.Image.Size()%sectorSize != 0 {
 		p.Notice(fmt.Sprintf("%s is taken as a raw disk, but its size is no multiple of %d bytes: if it is not one, its image will not boot", publicName(path), sectorSize))
 	}
@@ -138,7 +152,7 @@ func ofImage(path string, err error) error {
 }
 
 // sendMemory is what a run takes besides its part buffers, in bytes: the engine and the program.
-const sendMemory = 64 << 20
+const sendMemory = 72 << 20
 
 // limitMemory makes the garbage collector work harder as the heap comes near limit bytes, instead
 // of letting it grow to twice what is in use. Buffers are most of the heap and live to the end, so
@@ -171,7 +185,7 @@ func snapshotOf(p *pipeline.Push) snapshot {
 	pr := p.Progress
 	return snapshot{
 		read: pr.Convert.Read.Load(), total: pr.Convert.Total.Load(),
-		sent: pr.Upload.Sent(), skipped: pr.Upload.Skipped(), copied: pr.Upload.Copied(),
+		sent: pr.Upload.Sent(), skipped: pr.Upload.Skipped(), copied: pr.Upload.Copied(), size: pr.Size.Load(),
 	}
 }
 
@@ -210,8 +224,12 @@ func (s *sendFlags) advise(err error, c *cloud, box *sandboxFlags) error {
 	case errors.As(err, &stuck):
 		return &advised{err, []string{"To remove what was left behind:  " + abort + shellQuote(stuck.Key)}}
 	case errors.As(err, &kept):
+		goOn := "To go on:    run the same command again"
+		if errors.Is(err, upload.ErrExpired) {
+			goOn = "To go on:    log in again (imgferry login, or new keys), then run the same command again"
+		}
 		return &advised{err, []string{
-			"To go on:    run the same command again",
+			goOn,
 			"To give up:  " + abort + shellQuote(kept.Key),
 		}}
 	}
@@ -220,6 +238,7 @@ func (s *sendFlags) advise(err error, c *cloud, box *sandboxFlags) error {
 
 // refusesEncryption reports a store's refusal that may be due to the encryption that was asked for.
 func refusesEncryption(e *upload.Error) bool {
+	code := strings.ToLower(e.Code) // AWS says KMS.NotFoundException, MinIO kms:KeyNotFound
 	return e.Class == upload.ErrPlain || e.Status == http.StatusNotImplemented || e.Code == "NotImplemented" || e.Code == "InvalidArgument" ||
-		strings.Contains(e.Code, "KMS") || strings.Contains(e.Code, "Encrypt")
+		strings.Contains(code, "kms") || strings.Contains(code, "encrypt")
 }

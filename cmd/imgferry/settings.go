@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,6 +66,10 @@ var settings = []setting{
 var (
 	// credentialSettings go together.
 	credentialSettings = []string{profile.AccessKey, profile.SecretKey, profile.SecurityToken}
+	// accessSettings are those that reaching either the store or the image service takes; storeSettings, what the
+	// store takes, besides the bucket.
+	accessSettings = slices.Concat([]string{profile.Region}, credentialSettings, []string{profile.Proxy, profile.CAFile})
+	storeSettings  = slices.Concat(accessSettings, []string{profile.OBSEndpoint, profile.AddressingStyle, profile.Signature})
 	// loginSettings are those that a login is made with, and good for.
 	loginSettings = []string{profile.Region, profile.ProjectID, profile.IAMEndpoint, profile.User, profile.Domain}
 )
@@ -80,7 +85,8 @@ func settingNamed(name string) setting {
 
 // storeFlags adds what reaching the object store takes.
 func (c *cloud) storeFlags(cmd *cobra.Command) {
-	c.flags(cmd, profile.Bucket, profile.OBSEndpoint, profile.AddressingStyle, profile.Signature)
+	c.flags(cmd, profile.Bucket)
+	c.flags(cmd, storeSettings...)
 	c.accessFlags(cmd)
 }
 
@@ -92,7 +98,7 @@ func (c *cloud) serviceFlags(cmd *cobra.Command) {
 
 // accessFlags adds what reaching either takes.
 func (c *cloud) accessFlags(cmd *cobra.Command) {
-	c.flags(cmd, profile.Region, profile.AccessKey, profile.SecretKey, profile.SecurityToken, profile.Proxy, profile.CAFile)
+	c.flags(cmd, accessSettings...)
 	c.patience.flags(cmd)
 	c.profileFlags(cmd)
 }
@@ -388,6 +394,24 @@ func (c *cloud) where() []string {
 	}
 	if c.file != nil && c.profile != c.file.Current() && c.profile != os.Getenv(envProfile) {
 		words = append(words, "--profile", shellQuote(c.profile))
+	}
+	return words
+}
+
+// given repeats the flags among the settings named that were given. What the environment and the profile say need
+// not be repeated; secrets are not.
+func (c *cloud) given(names ...string) []string {
+	var words []string
+	for _, name := range names {
+		value := *settingNamed(name).field(c)
+		if c.from[name] != "--"+name || slices.Contains(credentialSettings, name) {
+			continue
+		}
+		if u, err := url.Parse(value); err == nil && u.User != nil {
+			u.User = url.User(u.User.Username())
+			value = u.String()
+		}
+		words = append(words, "--"+name, shellQuote(value))
 	}
 	return words
 }

@@ -21,6 +21,7 @@ type uploadCommand struct {
 	source  sourceFlags
 	sandbox sandboxFlags
 	sending sendFlags
+	bitmap  bitmapFlags
 	asIs    bool
 	out     *output
 }
@@ -35,8 +36,9 @@ ends when the object is whole. No image is registered. A key that ends in / is
 completed with the file's name.
 
 With -O raw the disk's zeros are not sent: the store copies them from an object of
-zeros that is kept under imgferry-zeros/ (imgferry uploads --clean removes it). With
---as-is the file's own bytes are sent, whatever they are.
+zeros that is kept under imgferry-zeros/ (imgferry uploads --clean removes it). Its
+bitmap, KEY with the ending .mf, comes last. With --as-is the file's own bytes are
+sent, whatever they are.
 
 An interrupted upload keeps what was sent; the same command goes on from there, with
 a journal of what was done ($XDG_STATE_HOME/imgferry/uploads) without encoding it
@@ -51,7 +53,9 @@ again.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&c.push.Format, "output-format", "O", pipeline.ZVHD2, "target format: zvhd2 or raw")
+	alias(f, "format", "output-format")
 	f.BoolVar(&c.asIs, "as-is", false, "send the file's own bytes, without conversion")
+	c.bitmap.add(cmd, "-O")
 	c.sending.add(cmd, &c.push)
 	c.source.flags(cmd)
 	c.source.own = &c.cloud
@@ -131,6 +135,9 @@ func (c *uploadCommand) complete(path, to string) error {
 		p.Format, c.source.format = pipeline.AsIs, "raw"
 	case p.Format != pipeline.ZVHD2 && p.Format != pipeline.Raw:
 		return usagef("-O takes zvhd2 or raw, not %q", p.Format)
+	}
+	if err := c.bitmap.apply(p, "-O", c.sandbox.on); err != nil {
+		return err
 	}
 	return c.sending.apply(c.app, p, &c.cloud)
 }

@@ -20,6 +20,8 @@ func TestUploadRefuses(t *testing.T) {
 	}{
 		{exitUsage, "parts of 1 B won't do: an upload of this size takes parts of 5 MiB to 2560 MiB", "s3://BUCKET/k --part-size 1"},
 		{exitUsage, "parts of 6.0 GiB won't do", "s3://BUCKET/k --part-size 6GiB"},
+		{exitUsage, "parts of 5242879 bytes won't do: an upload of this size takes parts of 5 MiB to", "s3://BUCKET/k --part-size 5242879"},
+		{exitUsage, "two part buffers of an upload of this size take 21 MiB of memory, and only 16 MiB are allowed", "s3://BUCKET/k --memory 16MiB"},
 		{exitUsage, "only 1 B are allowed\nAllow more with --memory.", "s3://BUCKET/k --memory 1"},
 		{exitUsage, "--bwlimit takes bytes a second, 8.0 KiB or more, such as 10MiB, not 1", "s3://BUCKET/k --bwlimit 1"},
 		{exitUsage, "--concurrency takes 1 to 64", "s3://BUCKET/k --concurrency 1000"},
@@ -56,7 +58,7 @@ func TestUploadWhereThereIsOne(t *testing.T) {
 	if r := s.want(0, "upload", disk, to); !strings.Contains(r.stderr, "sent 0 B from a disk of ") || !strings.Contains(r.stderr, " was there already\n") {
 		t.Error(r.stderr)
 	}
-	if r := s.want(exitExists, "upload", "-O", "raw", disk, to); !strings.HasSuffix(r.stderr, "\nUse --overwrite to replace it, or name another key.\n") {
+	if r := s.want(exitExists, "upload", "-O", "raw", "--unproven-bitmap", disk, to); !strings.HasSuffix(r.stderr, "\nUse --overwrite to replace it, or name another key.\n") {
 		t.Error(r.stderr)
 	}
 	if r := s.want(exitExists, "push", "--key", "k", s.disk(2)); !strings.HasSuffix(r.stderr, "\nUse --overwrite to replace it, or --key for another name.\n") {

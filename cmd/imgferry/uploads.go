@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -38,7 +39,8 @@ func (a *app) uploadsCommand() *cobra.Command {
 They take up space that is paid for until they are completed or aborted. With
 --abort those of KEY are aborted; with --older-than, those that began longer ago
 than that, of KEY or of all keys. Without --abort the same command only lists them.
-KEY may be written as s3://BUCKET/KEY.
+KEY may be written as s3://BUCKET/KEY. Where the store lists only those of a KEY
+that is named, as MinIO does, the ones that journals on this machine know are listed.
 
 --clean removes what uploads of raw disks keep in the bucket: the objects of zeros
 under ` + upload.ZeroPrefix + `, which the next one makes anew.`,
@@ -76,6 +78,7 @@ type unfinished struct {
 	Parts     int       `json:"parts"`
 	Size      int64     `json:"size"`
 	Aborted   bool      `json:"aborted"`
+	gone      bool      // it has ended
 }
 
 func (c *uploadsCommand) run(ctx context.Context, key string) error {
@@ -105,54 +108,68 @@ func (c *uploadsCommand) run(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	if prefix == "" {
-		c.prune(all)
+	dir := ""
+	if !c.clean {
+		dir = c.journals()
 	}
+	all = c.withNoted(all, dir)
 	all = slices.DeleteFunc(all, func(u upload.Unfinished) bool {
 		// A longer key that begins the same, or not old enough.
 		return key != "" && u.Key != key || c.olderThan != 0 && time.Since(u.Initiated) <= time.Duration(c.olderThan)
 	})
-	list, err := c.each(ctx, store, all)
-	if err != nil {
+	list, gone, err := c.each(ctx, store, all)
+	c.prune(dir, gone)
+	if err == nil && c.clean {
+		err = removeZeros(ctx, bucket, policy)
+	}
+	if err != nil && !slices.ContainsFunc(list, func(u unfinished) bool { return u.Aborted }) {
 		return err
 	}
-	if c.clean {
-		if err := removeZeros(ctx, bucket, policy); err != nil {
-			return err
-		}
-	}
-	return c.out.emit(list, func(w io.Writer) error { return c.print(w, list, key) })
+	// What was aborted is said even if others could not be.
+	return errors.Join(c.out.emit(list, func(w io.Writer) error { return c.print(w, list, key, err) }), err)
 }
 
 // lookers is how many uploads are looked into at the same time: there may be thousands, and each takes a
 // request or two.
 const lookers = 8
 
-// each looks into every upload, in their order. Those that ended in the meantime are left out.
-func (c *uploadsCommand) each(ctx context.Context, store upload.Bucket, all []upload.Unfinished) ([]unfinished, error) {
-	list := make([]unfinished, len(all))
+// each looks into every upload, in their order. Those that ended in the meantime are left out; they are gone, and
+// so are those that it aborted. One that the store refuses to abort does not keep it from the others; the error is
+// the first.
+func (c *uploadsCommand) each(ctx context.Context, store upload.Bucket, all []upload.Unfinished) (list []unfinished, gone map[uploadName]bool, err error) {
+	list, gone = make([]unfinished, len(all)), make(map[uploadName]bool)
+	refused := make([]error, len(all))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(lookers)
 	for i, u := range all {
 		g.Go(func() error {
 			one, err := c.look(ctx, store, u)
 			if errors.Is(err, upload.ErrNoUpload) {
-				return nil
+				one.gone, err = true, nil
 			}
 			list[i] = one
+			if c.abort && !upload.Temporary(err) && ctx.Err() == nil {
+				refused[i], err = err, nil
+			}
 			return err
 		})
 	}
-	err := g.Wait()
-	return slices.DeleteFunc(list, func(u unfinished) bool { return u.UploadID == "" }), err
+	err = g.Wait()
+	for i, u := range all {
+		if list[i].gone || list[i].Aborted {
+			gone[uploadName{u.Key, u.UploadID}] = true
+		}
+		err = cmp.Or(err, refused[i])
+	}
+	return slices.DeleteFunc(list, func(u unfinished) bool { return u.UploadID == "" }), gone, err
 }
 
-// look finds out what an upload has, and aborts it if that is wanted.
+// look finds out what an upload has, and aborts it if that is wanted. Without an answer it returns no upload.
 func (c *uploadsCommand) look(ctx context.Context, store upload.Bucket, u upload.Unfinished) (unfinished, error) {
 	one := unfinished{Key: u.Key, UploadID: u.UploadID, Initiated: u.Initiated}
 	parts, err := store.Parts(ctx, u.Key, u.UploadID)
 	if err != nil {
-		return one, err
+		return unfinished{}, err
 	}
 	one.Parts = len(parts)
 	for _, p := range parts {
@@ -180,24 +197,55 @@ func removeZeros(ctx context.Context, bucket *obs.Bucket, policy upload.Policy) 
 	return nil
 }
 
-// prune removes the journals of uploads that are gone. all are those there are in the bucket.
-func (c *uploadsCommand) prune(all []upload.Unfinished) {
+// uploadName tells uploads apart.
+type uploadName struct{ key, id string }
+
+// journals is the folder of the journals; "" if there is no place for any.
+func (c *uploadsCommand) journals() string {
 	dir, err := profile.StateDir()
 	if err != nil {
-		return // then there are no journals
+		return ""
 	}
-	alive := make(map[[2]string]bool, len(all))
+	return pipeline.JournalDir(dir)
+}
+
+// withNoted adds to all, which the store listed, the uploads that only journals know: some stores, such as MinIO,
+// list those of one key only. The store has not been asked for them yet.
+func (c *uploadsCommand) withNoted(all []upload.Unfinished, dir string) []upload.Unfinished {
+	if dir == "" {
+		return all
+	}
+	noted, err := upload.JournalUploads(dir, storeID(&c.cloud, &c.sandbox))
+	if err != nil {
+		c.warn("the journals of uploads can't be read: %v", err)
+	}
+	known := make(map[uploadName]bool, len(all))
 	for _, u := range all {
-		alive[[2]string{u.Key, u.UploadID}] = true
+		known[uploadName{u.Key, u.UploadID}] = true
 	}
-	err = upload.PruneJournals(pipeline.JournalDir(dir), storeID(&c.cloud, &c.sandbox), func(key, id string) bool { return alive[[2]string{key, id}] })
+	for _, u := range noted {
+		if !known[uploadName{u.Key, u.UploadID}] {
+			all = append(all, u)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b upload.Unfinished) int { return b.Initiated.Compare(a.Initiated) })
+	return all
+}
+
+// prune removes the journals in dir of uploads that are gone.
+func (c *uploadsCommand) prune(dir string, gone map[uploadName]bool) {
+	if dir == "" {
+		return
+	}
+	err := upload.PruneJournals(dir, storeID(&c.cloud, &c.sandbox), func(key, id string) bool { return gone[uploadName{key, id}] })
 	if err != nil {
 		c.warn("journals of uploads that are gone could not be removed: %v", err)
 	}
 }
 
-func (c *uploadsCommand) print(w io.Writer, list []unfinished, key string) error {
+func (c *uploadsCommand) print(w io.Writer, list []unfinished, key string, failed error) error {
 	switch {
+	case failed != nil:
 	case c.clean:
 		c.say("the objects of zeros are removed")
 	case len(list) == 0 && key != "":

@@ -2,6 +2,7 @@ package obs
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/minio/minio-go/v7/pkg/encrypt"
@@ -45,4 +46,23 @@ func (e Encryption) serverSide() (encrypt.ServerSide, error) {
 		return encrypt.NewSSE(), nil
 	}
 	return nil, nil
+}
+
+// The headers of an answer that say how an object is encrypted, and that it is with a key of the customer's.
+const (
+	amzEncryption = "x-amz-server-side-encryption"
+	obsEncryption = "x-obs-server-side-encryption"
+	amzCustomer   = amzEncryption + "-customer-algorithm"
+	obsCustomer   = obsEncryption + "-customer-algorithm"
+)
+
+// opaqueETags reports whether an answer says that an object is encrypted in a way in which its ETags are no
+// MD5s. In the S3 API those are with all keys but the ones that the store manages itself (AES256); OBS
+// documents the same of every encryption.
+func opaqueETags(h http.Header) bool {
+	if firstHeader(h, amzCustomer, obsCustomer, obsEncryption) != "" {
+		return true
+	}
+	kind := h.Get(amzEncryption)
+	return kind != "" && (kind != "AES256" || h.Get("Server") == "OBS")
 }

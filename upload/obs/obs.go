@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -68,15 +69,17 @@ type Config struct {
 
 // Bucket is one bucket. It is safe for concurrent use.
 type Bucket struct {
-	core *minio.Core
-	name string
-	sse  encrypt.ServerSide // nil: none
+	core   *minio.Core
+	name   string
+	sse    encrypt.ServerSide // nil: none
+	opaque atomic.Bool        // an upload's ETags tell nothing
 }
 
 var (
-	_ upload.Bucket  = (*Bucket)(nil)
-	_ upload.Copier  = (*Bucket)(nil)
-	_ upload.Creator = (*Bucket)(nil)
+	_ upload.Bucket    = (*Bucket)(nil)
+	_ upload.Copier    = (*Bucket)(nil)
+	_ upload.Creator   = (*Bucket)(nil)
+	_ upload.Encrypter = (*Bucket)(nil)
 )
 
 // maxCopy is the largest object or range that one request may copy: 5 GiB in the S3 API.
@@ -220,7 +223,8 @@ func hostName(host string) string {
 
 // Begin starts a multipart upload. It fails with upload.ErrPlain where the store does not say that it
 // encrypts the object although Config.Encryption asks for that: one that does not know the header may go on
-// without, and nobody would ever notice.
+// without, and nobody would ever notice. Some say it of parts only; those are sent a byte for the first part,
+// which is replaced later, before anything that might be secret.
 func (b *Bucket) Begin(ctx context.Context, key string, meta upload.Metadata) (string, error) {
 	const op = "begin the upload"
 	ctx, seen := observe(ctx)
@@ -228,19 +232,47 @@ func (b *Bucket) Begin(ctx context.Context, key string, meta upload.Metadata) (s
 	if err == nil && id == "" {
 		err = errNoReply
 	}
-	if err == nil && b.sse != nil && !seen.encrypted {
-		plain := &upload.Error{Op: op, Bucket: b.name, Key: key, Status: seen.status, RequestID: seen.requestID, Class: upload.ErrPlain}
-		if failed := b.dropUpload(ctx, key, id); failed != nil {
-			return "", fmt.Errorf("%w; %w", plain, failed)
-		}
-		return "", plain
+	if err != nil {
+		return "", b.wrap(op, key, seen, err)
 	}
-	return id, b.wrap(op, key, seen, err)
+	b.learn(seen)
+	if b.sse != nil && !seen.encrypted {
+		_, seen, err = b.putPart(ctx, key, id, 1, strings.NewReader("\x00"), 1, nil)
+		if err == nil && !seen.encrypted {
+			err = b.plain(op, key, seen)
+		}
+		if err != nil {
+			if failed := b.dropUpload(ctx, key, id); failed != nil {
+				err = fmt.Errorf("%w; %w", err, failed)
+			}
+			return "", err
+		}
+	}
+	return id, nil
 }
+
+// plain is the error of a store that was asked to encrypt and does not say that it does.
+func (b *Bucket) plain(op, key string, s *seen) error {
+	return &upload.Error{Op: op, Bucket: b.name, Key: key, Status: s.status, RequestID: s.requestID, Class: upload.ErrPlain}
+}
+
+// learn keeps what an answer says of an upload's ETags.
+func (b *Bucket) learn(s *seen) {
+	if s.opaque {
+		b.opaque.Store(true)
+	}
+}
+
+// OpaqueETags reports whether the store has said of an upload that it is encrypted in a way in which ETags are
+// no MD5s, although they may look like one.
+func (b *Bucket) OpaqueETags() bool { return b.opaque.Load() }
+
+// dropTime bounds the clean-up after a failure.
+const dropTime = 10 * time.Second
 
 // dropUpload aborts an upload that nobody has any use for, even though ctx may have ended.
 func (b *Bucket) dropUpload(ctx context.Context, key, id string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTime)
 	defer cancel()
 	if err := b.Abort(ctx, key, id); err != nil {
 		return fmt.Errorf("its unfinished upload is left behind (upload id %s): %w", id, err)
@@ -250,6 +282,11 @@ func (b *Bucket) dropUpload(ctx context.Context, key, id string) error {
 
 // PutPart sends one part with its Content-MD5 if sum is given.
 func (b *Bucket) PutPart(ctx context.Context, key, uploadID string, number int, body io.ReadSeeker, size int64, sum *[md5.Size]byte) (string, error) {
+	etag, _, err := b.putPart(ctx, key, uploadID, number, body, size, sum)
+	return etag, err
+}
+
+func (b *Bucket) putPart(ctx context.Context, key, uploadID string, number int, body io.Reader, size int64, sum *[md5.Size]byte) (string, *seen, error) {
 	ctx, seen := observe(ctx)
 	reader := lend(body)
 	defer reader.takeBack()
@@ -259,7 +296,8 @@ func (b *Bucket) PutPart(ctx context.Context, key, uploadID string, number int, 
 	if err == nil && part.ETag == "" {
 		err = errNoReply
 	}
-	return part.ETag, b.wrapUpload(fmt.Sprintf("put part %d", number), key, seen, err)
+	b.learn(seen)
+	return part.ETag, seen, b.wrapUpload(fmt.Sprintf("put part %d", number), key, seen, err)
 }
 
 // Parts lists what the store has of an upload.
@@ -347,24 +385,31 @@ func (b *Bucket) Abort(ctx context.Context, key, uploadID string) error {
 
 // Stat returns what the store says of an object.
 func (b *Bucket) Stat(ctx context.Context, key string) (upload.Object, error) {
+	o, _, err := b.stat(ctx, key)
+	return o, err
+}
+
+func (b *Bucket) stat(ctx context.Context, key string) (upload.Object, *seen, error) {
 	ctx, seen := observe(ctx)
 	info, err := b.core.StatObject(ctx, b.name, key, minio.StatObjectOptions{})
 	if err != nil && seen.status == http.StatusOK {
 		err = errNoReply // minio-go tells of the header that it misses first
 	}
 	if err != nil {
-		return upload.Object{}, b.wrap("look up the object", key, seen, err)
+		return upload.Object{}, seen, b.wrap("look up the object", key, seen, err)
 	}
 	meta := make(upload.Metadata, len(info.UserMetadata))
 	for name, value := range info.UserMetadata {
 		meta[strings.ToLower(name)] = value
 	}
-	return upload.Object{Key: key, Size: info.Size, ETag: info.ETag, Modified: info.LastModified, Metadata: meta}, nil
+	return upload.Object{Key: key, Size: info.Size, ETag: info.ETag, Opaque: seen.opaque, Modified: info.LastModified, Metadata: meta}, seen, nil
 }
 
 // Put makes a small object (at most 5 GiB) in one request. sum is the MD5 of body if known, else
-// nil. Like PutPart it does not touch body any more once it has returned.
+// nil. Like PutPart it does not touch body any more once it has returned. It fails with upload.ErrPlain, and
+// removes the object, where the store says neither now nor of the object that it is encrypted as asked for.
 func (b *Bucket) Put(ctx context.Context, key string, body io.ReadSeeker, size int64, sum *[md5.Size]byte, meta upload.Metadata) (string, error) {
+	const op = "put the object"
 	ctx, seen := observe(ctx)
 	reader := lend(body)
 	defer reader.takeBack()
@@ -375,7 +420,29 @@ func (b *Bucket) Put(ctx context.Context, key string, body io.ReadSeeker, size i
 	if err == nil && info.ETag == "" {
 		err = errNoReply
 	}
-	return info.ETag, b.wrap("put the object", key, seen, err)
+	if err != nil {
+		return "", b.wrap(op, key, seen, err)
+	}
+	if b.sse != nil && !seen.encrypted {
+		_, seen, err := b.stat(ctx, key)
+		if err != nil {
+			return "", err
+		}
+		if !seen.encrypted {
+			return "", b.dropPlain(ctx, key, b.plain(op, key, seen))
+		}
+	}
+	return info.ETag, nil
+}
+
+// dropPlain removes an object that should have been encrypted and is not, and returns err, which says so.
+func (b *Bucket) dropPlain(ctx context.Context, key string, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTime)
+	defer cancel()
+	if failed := b.Remove(ctx, key); failed != nil {
+		return fmt.Errorf("%w; it is left behind: %w", err, failed)
+	}
+	return err
 }
 
 // Get returns length bytes of an object from offset on. Both must lie inside the object; the
@@ -477,6 +544,7 @@ func (b *Bucket) CopyPart(ctx context.Context, key, uploadID string, number int,
 		onlyIf = map[string]string{"x-amz-copy-source-if-match": from.ETag}
 	}
 	part, err := b.core.CopyObjectPart(ctx, b.name, from.Key, b.name, key, uploadID, number, offset, length, onlyIf)
+	b.learn(seen)
 	if err == nil && part.ETag == "" {
 		err = errNoReply
 	}
@@ -489,16 +557,11 @@ func (b *Bucket) CheckBucket(ctx context.Context) error {
 	const op = "check access"
 	headCtx, seen := observe(ctx)
 	exists, err := b.core.BucketExists(headCtx, b.name)
-	if err == nil && exists {
-		return nil
-	}
-	if err == nil {
-		return b.wrap(op, "", seen, minio.ErrorResponse{Code: minio.NoSuchBucket, StatusCode: http.StatusNotFound})
-	}
-	if seen.status == 0 {
+	if exists || seen.status == 0 {
 		return b.wrap(op, "", seen, err)
 	}
-	// The answer to a HEAD has no body, so it cannot say why. This request can.
+	// The answer to a HEAD has no body, so it cannot say why, and there are stores that answer 404 to an unknown
+	// access key. This request can.
 	ctx, seen = observe(ctx)
 	_, err = b.core.ListMultipartUploads(ctx, b.name, "", "", "", "", 1)
 	return b.wrap(op, "", seen, err)

@@ -259,6 +259,7 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"403 AccessDenied", 403, "", xmlError("AccessDenied"), upload.ErrDenied, false, "access denied"},
 		{"403 InvalidAccessKeyId", 403, "", xmlError("InvalidAccessKeyId"), upload.ErrDenied, false, "access denied"},
+		{"400 ExpiredToken", 400, "", xmlError("ExpiredToken"), upload.ErrExpired, false, "access denied: the login has expired"},
 		{"403 SignatureDoesNotMatch", 403, "", xmlError("SignatureDoesNotMatch"), upload.ErrDenied, false, "access denied"},
 		{"403 RequestTimeTooSkewed", 403, "", xmlError("RequestTimeTooSkewed"), upload.ErrClock, false, "set the clock"},
 		{"403 without a word", 403, "", "", upload.ErrDenied, false, "access denied"},
@@ -344,6 +345,36 @@ func TestNotFound(t *testing.T) {
 		err := methods[i].call(t.Context(), bucket(t, server))
 		if !errors.Is(err, c.class) || upload.Temporary(err) {
 			t.Errorf("%s with body %q: %v", c.method, c.body, err)
+		}
+	}
+}
+
+// That a HEAD finds no bucket may have another reason, which only an answer with a body tells.
+func TestCheckBucketAsksWhy(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		code   string
+		class  error
+	}{
+		{404, "InvalidAccessKeyId", upload.ErrDenied},
+		{404, "XAdminUserNotFound", upload.ErrDenied},
+		{403, "SignatureDoesNotMatch", upload.ErrDenied},
+		{404, "NoSuchBucket", upload.ErrNoBucket},
+	} {
+		rec := 0
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			rec++
+			if r.Method == http.MethodHead {
+				w.WriteHeader(404)
+				return
+			}
+			answer(c.status, "", xmlError(c.code))(w, r)
+		}))
+		defer server.Close()
+		var e *upload.Error
+		err := bucket(t, server).CheckBucket(t.Context())
+		if !errors.Is(err, c.class) || !errors.As(err, &e) || e.Code != c.code || rec != 2 {
+			t.Errorf("%s: %v after %d requests", c.code, err, rec)
 		}
 	}
 }

@@ -22,13 +22,15 @@ func TestServers(t *testing.T) {
 		t.Parallel()
 		uploadtest.Run(t, uploadtest.VersityGW(t))
 	})
-	t.Run("MinIO", func(t *testing.T) {
-		if os.Getenv("IMGFERRY_LONG") == "" {
-			t.Skip("takes minutes to build: set IMGFERRY_LONG=1")
-		}
-		t.Parallel()
-		uploadtest.Run(t, uploadtest.MinIO(t))
-	})
+	for name, start := range map[string]func(*testing.T) uploadtest.Server{"MinIO": uploadtest.MinIO, "encrypting MinIO": uploadtest.MinIOEncrypted} {
+		t.Run(name, func(t *testing.T) {
+			if os.Getenv("IMGFERRY_LONG") == "" {
+				t.Skip("takes minutes to build: set IMGFERRY_LONG=1")
+			}
+			t.Parallel()
+			uploadtest.Run(t, start(t))
+		})
+	}
 }
 
 func sandboxServer(t *testing.T) uploadtest.Server {

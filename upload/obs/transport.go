@@ -70,6 +70,7 @@ type seen struct {
 	requestID  string
 	retryAfter time.Duration
 	encrypted  bool // the store says that it encrypts the object
+	opaque     bool // and how: ETags are no MD5s
 }
 
 // deleted is err, the outcome of a DELETE, unless the answer is not the one that says so (S3 and OBS: 204):
@@ -129,7 +130,8 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 			status:     resp.StatusCode,
 			requestID:  firstHeader(resp.Header, "x-obs-request-id", "x-amz-request-id"),
 			retryAfter: retryAfter(resp.Header, time.Now()),
-			encrypted:  firstHeader(resp.Header, "x-amz-server-side-encryption", "x-obs-server-side-encryption") != "",
+			encrypted:  firstHeader(resp.Header, amzEncryption, obsEncryption) != "",
+			opaque:     opaqueETags(resp.Header),
 		}
 	}
 	if resp != nil && (r.Method != http.MethodGet || r.URL.RawQuery != "") {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,25 +70,118 @@ func TestEncryption(t *testing.T) {
 	}
 }
 
-// A store that takes no notice of the encryption that it is asked for gets no byte of the disk, and keeps no upload.
-func TestEncryptionIgnored(t *testing.T) {
-	server, last := answering(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodDelete {
-			w.WriteHeader(http.StatusNoContent)
-			return
-		}
-		io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>")
-	})
+// encrypting is a store that says of some requests that it encrypts. It keeps what it was asked for, and what
+// came of bodies.
+type encrypting struct {
+	says   []string // methods, and "BEGIN"
+	asked  []string
+	bodies []string
+}
+
+func (e *encrypting) bucket(t *testing.T) *obs.Bucket {
+	server := httptest.NewServer(e)
+	t.Cleanup(server.Close)
 	b, err := obs.New(obs.Config{Endpoint: server.URL, Region: "r", Bucket: "bucket", AccessKey: "ak", SecretKey: "sk", Encryption: obs.Encryption{KMS: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := b.Begin(t.Context(), "k", nil)
-	if id != "" || !errors.Is(err, upload.ErrPlain) || upload.Temporary(err) {
-		t.Errorf("%q, %v", id, err)
+	return b
+}
+
+func (e *encrypting) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	what := r.Method
+	if what == http.MethodPost {
+		what = "BEGIN"
 	}
-	if last.Method != http.MethodDelete || last.URL.Query().Get("uploadId") != "id" {
-		t.Errorf("the last request is %s %s", last.Method, last.URL)
+	e.asked = append(e.asked, what)
+	if slices.Contains(e.says, what) {
+		w.Header().Set("X-Amz-Server-Side-Encryption", "aws:kms")
+	}
+	switch what {
+	case "BEGIN":
+		io.WriteString(w, "<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>")
+	case http.MethodPut:
+		e.bodies = append(e.bodies, string(body))
+		w.Header().Set("ETag", `"0123456789abcdef0123456789abcdef"`)
+	case http.MethodHead:
+		w.Header().Set("ETag", `"0123456789abcdef0123456789abcdef"`)
+		w.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
+	case http.MethodDelete:
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// Some stores say that they encrypt when an upload begins, some of parts or of the object only. One that never
+// does gets no byte of the disk, and keeps nothing.
+func TestEncryptionIgnored(t *testing.T) {
+	for _, c := range []struct {
+		says       []string
+		begin, put string // what is asked for then
+		plain      [2]bool
+	}{
+		{[]string{"BEGIN", "PUT", "HEAD"}, "BEGIN", "PUT", [2]bool{}},
+		{[]string{"PUT", "HEAD"}, "BEGIN PUT", "PUT", [2]bool{}},
+		{[]string{"HEAD"}, "BEGIN PUT DELETE", "PUT HEAD", [2]bool{true, false}},
+		{nil, "BEGIN PUT DELETE", "PUT HEAD DELETE", [2]bool{true, true}},
+	} {
+		store := &encrypting{says: c.says}
+		b := store.bucket(t)
+		id, err := b.Begin(t.Context(), "k", nil)
+		if (id == "") != c.plain[0] || errors.Is(err, upload.ErrPlain) != c.plain[0] || upload.Temporary(err) {
+			t.Errorf("%q: %q, %v", c.says, id, err)
+		}
+		if b.OpaqueETags() == c.plain[0] {
+			t.Errorf("%q: its ETags tell nothing: %v", c.says, b.OpaqueETags())
+		}
+		if got := strings.Join(store.asked, " "); got != c.begin || strings.Join(store.bodies, "") != strings.Repeat("\x00", len(store.bodies)) {
+			t.Errorf("%q: asked for %s with %q", c.says, got, store.bodies)
+		}
+		store.asked = nil
+		_, err = b.Put(t.Context(), "k", strings.NewReader("x"), 1, nil, nil)
+		if errors.Is(err, upload.ErrPlain) != c.plain[1] || upload.Temporary(err) {
+			t.Errorf("%q: put: %v", c.says, err)
+		}
+		if got := strings.Join(store.asked, " "); got != c.put {
+			t.Errorf("%q: put asked for %s", c.says, got)
+		}
+	}
+}
+
+// What an answer says of the encryption tells whether its ETag is an MD5.
+func TestOpaqueETags(t *testing.T) {
+	const amz, obsOwn, customer = "X-Amz-Server-Side-Encryption", "X-Obs-Server-Side-Encryption", "-Customer-Algorithm"
+	for _, c := range []struct {
+		name, value, server string
+		want                bool
+	}{
+		{"X-Other", "aws:kms", "", false},
+		{amz, "AES256", "AmazonS3", false},
+		{amz, "aws:kms", "", true},
+		{amz, "aws:kms:dsse", "", true},
+		{amz + customer, "AES256", "", true},
+		{amz, "AES256", "OBS", true},
+		{obsOwn, "kms", "", true},
+		{obsOwn, "AES256", "", true},
+		{obsOwn + customer, "AES256", "", true},
+	} {
+		server, _ := answering(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set(c.name, c.value)
+			w.Header().Set("Server", c.server)
+			w.Header().Set("ETag", `"0123456789abcdef0123456789abcdef"`)
+			w.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
+		})
+		b, err := obs.New(obs.Config{Endpoint: server.URL, Region: "r", Bucket: "bucket", AccessKey: "ak", SecretKey: "sk"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := b.Stat(t.Context(), "k")
+		if err != nil || o.Opaque != c.want || b.OpaqueETags() {
+			t.Errorf("%+v: %+v, %v; and of the uploads %v", c, o, err, b.OpaqueETags())
+		}
+		if _, err := b.PutPart(t.Context(), "k", "id", 1, strings.NewReader("x"), 1, nil); err != nil || b.OpaqueETags() != c.want {
+			t.Errorf("%+v: %v, %v", c, b.OpaqueETags(), err)
+		}
 	}
 }
 

@@ -3,7 +3,9 @@ package uploadtest
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/sse"
 
 	"imgferry/upload/obs"
 )
@@ -22,6 +25,7 @@ const (
 	serverSecret = "very-secret-key"
 	serverRegion = "us-east-1"
 	serverBucket = "bucket"
+	kmsKey       = "test-key"
 )
 
 // program is an independent server's.
@@ -57,13 +61,34 @@ var versityGW = program{
 	known: map[string]string{
 		"a truncated body is refused":            "it keeps what came of the body",
 		"unfinished uploads are listed in pages": "it does not go on from the markers that it gave",
-		"an unknown access key is denied":        "it says 404, with a code of its own",
 	},
 }
 
 // MinIO starts a MinIO in a process of its own until the test ends. Without the program the test is
 // skipped, or fails where CI or IMGFERRY_REQUIRE_TOOLS is set.
 func MinIO(t *testing.T) Server { return minIO.start(t) }
+
+// MinIOEncrypted is MinIO with a bucket that encrypts by itself, with a key of a key management service.
+func MinIOEncrypted(t *testing.T) Server {
+	p := minIO
+	p.command = func(dir, address string) (args, env []string) {
+		args, env = minIO.command(dir, address)
+		return args, append(env, "MINIO_KMS_SECRET_KEY="+kmsKey+":"+base64.StdEncoding.EncodeToString(make([]byte, 32)))
+	}
+	p.known = maps.Clone(minIO.known)
+	p.known["ETags are MD5s"] = "it encrypts"
+	p.known["what a killed client had sent is not sent again"] = "without a journal nothing tells what it was"
+	s := p.start(t)
+	s.KMS = true
+	core, err := client(s)
+	if err == nil {
+		err = core.SetBucketEncryption(t.Context(), serverBucket, sse.NewConfigurationSSEKMS(kmsKey))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
 
 // VersityGW is MinIO for Versity's gateway to a POSIX file system.
 func VersityGW(t *testing.T) Server { return versityGW.start(t) }

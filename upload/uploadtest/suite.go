@@ -22,6 +22,8 @@ type Server struct {
 	// Config reaches a bucket that is there and that nobody else uses, over plain HTTP with the
 	// bucket in the path.
 	Config obs.Config
+	// KMS says that the bucket encrypts with a key of a key management service, so that no ETag is an MD5.
+	KMS bool
 	// Known says which checks the server is known to fail, and why.
 	Known map[string]string
 }
@@ -46,6 +48,8 @@ var checks = []check{
 	{name: "parts are copied from ranges of an object", f: partCopy},
 	{name: "a part copy of another object, or of none, is refused", f: partCopyRefused},
 	{name: "ETags are MD5s", f: etags},
+	{name: "data and zeros become one object, also after a kill, with a journal", f: journaled},
+	{name: "encryption is done as asked for, or refused", f: encryption},
 	{name: "metadata comes back", f: metadata},
 	{name: "metadata is replaced on the condition of an ETag", f: conditionalCopy},
 	{name: "Complete leaves an object alone if told to", f: completeNew},

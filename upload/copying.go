@@ -1,0 +1,138 @@
+package upload
+
+import (
+	"context"
+	"crypto/md5"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// copiers is how many copies the store is asked for at the same time. They take nothing of the link.
+const copiers = 8
+
+// MaxCopy is the largest object that a store copies in one request, in bytes: the S3 API's limit.
+const MaxCopy = 5 << 30
+
+// Copier is a Bucket that can make parts from ranges of its objects, and small objects in one request.
+// Both make one attempt.
+type Copier interface {
+	// CopyPart makes part number of an upload of key from length bytes of the object from at offset. It
+	// fails with ErrReplaced where that has another ETag by now.
+	CopyPart(ctx context.Context, key, uploadID string, number int, from Object, offset, length int64) (etag string, err error)
+	// Put makes an object of body, whose MD5 is sum, or nil if that is not known.
+	Put(ctx context.Context, key string, body io.ReadSeeker, size int64, sum *[md5.Size]byte, meta Metadata) (etag string, err error)
+}
+
+var errNoCopy = errors.New("the store has no way to copy parts")
+
+// copyPart is c.CopyPart with retries. A store works while the client waits.
+func copyPart(ctx context.Context, c Copier, p Policy, key, uploadID string, number int, from Object, offset, length int64) (string, error) {
+	return retryFor(ctx, p.working(), fmt.Sprintf("copy part %d of %s", number, key), func(ctx context.Context) (string, error) {
+		return c.CopyPart(ctx, key, uploadID, number, from, offset, length)
+	})
+}
+
+// copying makes objects of copies, on the server.
+type copying struct {
+	store  Bucket // with retries
+	copier Copier
+	policy Policy
+}
+
+// piece is a range of an object that becomes a part of another one. etag is what the part's must be, where
+// both are MD5s.
+type piece struct {
+	offset, size int64
+	etag         string
+}
+
+// build makes the object key of pieces of another one, several at a time. Its parts are numbered from first.
+func (c copying) build(ctx context.Context, key string, meta Metadata, from Object, first int, pieces []piece) (err error) {
+	id, err := c.store.Begin(ctx, key, meta)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), lostTime)
+			defer cancel()
+			err = errors.Join(err, c.store.Abort(clean, key, id))
+		}
+	}()
+	parts := make([]StoredPart, len(pieces))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(copiers)
+	for i, p := range pieces {
+		if gctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			n := first + i
+			etag, err := copyPart(gctx, c.copier, c.policy, key, id, n, from, p.offset, p.size)
+			if err == nil && isMD5(p.etag) && disproves(etag, p.etag, from.Opaque || opaque(c.copier)) {
+				err = fmt.Errorf("copied part %d of %s has the ETag %s instead of %s: %w", n, key, etag, p.etag, ErrMismatch)
+			}
+			parts[i] = StoredPart{Number: n, Size: p.size, ETag: etag}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return whyEnded(ctx, err)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	_, err = c.store.Complete(ctx, key, id, parts)
+	return err
+}
+
+// SetMetadata replaces the metadata of an object that was made of these parts (Result.Stored): the store
+// copies it onto itself, part by part and several at a time. It is for objects above MaxCopy, which no single
+// request copies. Where parts have their MD5s as ETags the copies are judged by them, and the object keeps
+// its ETag. It is whole at any time. The error is ErrReplaced where the store has another object by now.
+func SetMetadata(ctx context.Context, b Bucket, p Policy, o Object, parts []StoredPart, meta Metadata) (Object, error) {
+	copier, ok := b.(Copier)
+	if !ok {
+		return Object{}, errNoCopy
+	}
+	// The upload that is begun promises the new metadata. Should it be left behind, then no later run must
+	// take it for one of its own, whose first parts have the same bytes: it has none of their numbers.
+	const first = HeadParts + 1
+	if len(parts) > maxParts-HeadParts {
+		return Object{}, fmt.Errorf("%d parts are too many to be copied", len(parts))
+	}
+	pieces := make([]piece, len(parts))
+	var size int64
+	for i, part := range parts {
+		pieces[i] = piece{size, part.Size, part.ETag}
+		size += part.Size
+	}
+	p = p.withDefaults()
+	c := copying{WithRetry(b, p), copier, p}
+	failed := c.build(ctx, o.Key, meta, o, first, pieces)
+	if failed != nil && (ctx.Err() != nil || !errors.Is(failed, ErrNoUpload) && !undecided(failed)) {
+		return Object{}, failed
+	}
+	// Complete may have been carried out although its answer was lost.
+	now, err := c.store.Stat(ctx, o.Key)
+	if err == nil && now.Size == size && says(now.Metadata, meta) {
+		return now, nil
+	}
+	if failed == nil && err == nil {
+		failed = ErrReplaced
+	}
+	return Object{}, errors.Join(failed, err)
+}
+
+// says reports whether all that is in want is in m.
+func says(m, want Metadata) bool {
+	for name, value := range want {
+		if m[name] != value {
+			return false
+		}
+	}
+	return true
+}
