@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"imgferry/limits"
@@ -308,14 +309,14 @@ func TestProgressHasTheSize(t *testing.T) {
 		b := besideTest{newCloud(t), t}
 		p := b.push(rawDisk(t, 9, 1))
 		p.Key, p.Format, p.Verify, p.Progress = besideKey, format, true, new(pipeline.Progress)
-		var first, last int64
+		var first, last atomic.Int64 // parts are sent at the same time
 		p.Bucket = &watchedBucket{Bucket: b.bucket,
-			putPart:  func() error { first = p.Progress.Size.Load(); return nil },
-			complete: func() error { last = p.Progress.Size.Load(); return nil },
+			putPart:  func() error { first.Store(p.Progress.Size.Load()); return nil },
+			complete: func() error { last.Store(p.Progress.Size.Load()); return nil },
 		}
 		r, err := p.Upload(t.Context())
-		if err != nil || last != r.ObjectSize || format != pipeline.ZVHD2 && first != last {
-			t.Errorf("%s: %d, then %d of %d, %v", format, first, last, r.ObjectSize, err)
+		if err != nil || last.Load() != r.ObjectSize || format != pipeline.ZVHD2 && first.Load() != last.Load() {
+			t.Errorf("%s: %d, then %d of %d, %v", format, first.Load(), last.Load(), r.ObjectSize, err)
 		}
 		if left := p.Progress.Size.Load(); left != 0 {
 			t.Errorf("%s: %d bytes are to be sent while the object is read back", format, left)
