@@ -111,8 +111,12 @@ func (l Level) zlib() int {
 type encoder struct {
 	codec     Codec
 	level     Level
-	zstd      sync.Pool // *zstd.Encoder
 	deflaters hwstream.Deflaters
+
+	mu sync.Mutex
+	// idle has as many as were in use at once. A sync.Pool would drop them whenever the garbage collector runs,
+	// which is often while part buffers fill the memory, and they are most of what it then has to collect.
+	idle []*zstd.Encoder
 }
 
 // name returns codec and level, which with the block decide the bytes that append makes.
@@ -133,8 +137,8 @@ func (e *encoder) append(dst, block []byte) ([]byte, error) {
 }
 
 func (e *encoder) appendZstd(dst, block []byte) ([]byte, error) {
-	z, ok := e.zstd.Get().(*zstd.Encoder)
-	if !ok {
+	z := e.take()
+	if z == nil {
 		var err error
 		z, err = zstd.NewWriter(nil,
 			zstd.WithEncoderLevel(e.level.zstd()),
@@ -149,8 +153,27 @@ func (e *encoder) appendZstd(dst, block []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	defer e.zstd.Put(z)
+	defer e.giveBack(z)
 	return z.EncodeAll(block, dst), nil
+}
+
+// take returns an idle encoder, or nil.
+func (e *encoder) take() *zstd.Encoder {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := len(e.idle) - 1
+	if n < 0 {
+		return nil
+	}
+	z := e.idle[n]
+	e.idle = e.idle[:n]
+	return z
+}
+
+func (e *encoder) giveBack(z *zstd.Encoder) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.idle = append(e.idle, z)
 }
 
 var (
