@@ -82,11 +82,8 @@ var (
 	_ upload.Encrypter = (*Bucket)(nil)
 )
 
-// maxCopy is the largest object or range that one request may copy: 5 GiB in the S3 API.
-const maxCopy = 5 << 30
-
 // copyRange is the size of the ranges in which a larger object is copied, in bytes. It is well
-// below maxCopy, so that each request answers in reasonable time.
+// below upload.MaxCopy, so that each request answers in reasonable time.
 const copyRange = 1 << 30
 
 // pageSize is the number of entries asked for in one page of a listing, the most that S3 gives.
@@ -494,7 +491,7 @@ func (b *Bucket) Remove(ctx context.Context, key string) error {
 func (b *Bucket) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) error {
 	const op = "set the metadata"
 	key := o.Key
-	if o.Size > maxCopy {
+	if o.Size > upload.MaxCopy {
 		return b.copyParts(ctx, o, meta)
 	}
 	ctx, seen := observe(ctx)
