@@ -162,6 +162,18 @@ func TestUnpackCorrupt(t *testing.T) {
 			}
 		}
 	}
+	// Of an empty file nobody reads a byte.
+	empty := pack(t, nil, packers[source.XZ]...)
+	if s, err := unpack(t, empty, source.UnpackLimits{}); err != nil || s.Size() != 0 {
+		t.Errorf("empty: %v", err)
+	}
+	for i := 6; i < len(empty); i++ { // behind its magic
+		q := bytes.Clone(empty)
+		q[i] ^= 1
+		if _, err := unpack(t, q, source.UnpackLimits{}); !errors.Is(err, source.ErrCorrupt) {
+			t.Errorf("empty, byte %d flipped: %v", i, err)
+		}
+	}
 }
 
 // TestUnpackLimits: bombs, large dictionaries, small disks.

@@ -97,6 +97,11 @@ func (s *Stream) measure() error {
 		if s.size = guard.unpacked; err == nil && s.size > s.limits.Size {
 			return s.tooLarge()
 		}
+		if err == nil && s.size == 0 {
+			// No read will come that ends where it is proved.
+			_, err = s.advance(0, nil)
+			return err
+		}
 		return u.explain(err)
 	}
 	s.limits.Notice(fmt.Sprintf("%s: unpacking it once (%s) to find out its size", s.src.Path(), s.packing))
