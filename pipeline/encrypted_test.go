@@ -33,9 +33,10 @@ func (b encryptedBucket) Get(ctx context.Context, key string, offset, length int
 	return b.Bucket.Get(ctx, key, offset, length, turned(ifMatch))
 }
 
-func (b encryptedBucket) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) error {
+func (b encryptedBucket) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) (string, error) {
 	o.ETag = turned(o.ETag)
-	return b.Bucket.SetMetadata(ctx, o, meta)
+	etag, err := b.Bucket.SetMetadata(ctx, o, meta)
+	return turned(etag), err
 }
 
 // A file whose object has neither a digest nor an ETag to compare is compared with what the store holds.

@@ -35,7 +35,8 @@ type Bucket interface {
 	CheckBucket(ctx context.Context) error
 	Put(ctx context.Context, key string, body io.ReadSeeker, size int64, sum *[16]byte, meta upload.Metadata) (etag string, err error)
 	Remove(ctx context.Context, key string) error
-	SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) error
+	// SetMetadata makes one attempt. An ETag of "" is that which the object had.
+	SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) (etag string, err error)
 	Get(ctx context.Context, key string, offset, length int64, ifMatch string) (io.ReadCloser, error)
 }
 
@@ -471,7 +472,7 @@ func (p *Push) compare(ctx context.Context, size int64, r *Report) (same bool, e
 	p.Notice(finding + ": nothing has to be sent")
 	r.Digest, r.ETag, r.ObjectSize, r.Skipped, r.Reused = contentDigest(found), o.ETag, o.Size, o.Size, true
 	if o.Metadata[metaDigest] == "" {
-		if err := p.seal(ctx, meta, r); err != nil {
+		if err := p.seal(ctx, meta, upload.Result{}, r); err != nil {
 			return false, err
 		}
 	}
@@ -560,21 +561,19 @@ func (p *Push) metadata(size int64) upload.Metadata {
 	return m
 }
 
-// seal adds the content digest to the object's metadata. It is known only after the last byte was
-// sent, so the store copies the object onto itself. Without it the object is whole all the same,
-// but a later push can't see that it has the same content.
-func (p *Push) seal(ctx context.Context, meta upload.Metadata, r *Report) error {
+// seal adds the content digest to the metadata of the object that was made by sent, which is zero if another
+// run made it. The digest is known only after the last byte was sent, so the store copies the object onto
+// itself. Without it the object is whole all the same, but a later push can't see that it has the same content.
+func (p *Push) seal(ctx context.Context, meta upload.Metadata, sent upload.Result, r *Report) error {
 	if r.Digest == "" {
 		return nil
 	}
 	meta[metaDigest] = r.Digest
-	// The store copies at some hundred MB/s, while nothing is seen of it.
-	policy := p.Retry
-	policy.Deadline = cmp.Or(policy.Deadline, 2*time.Minute) + time.Duration(r.ObjectSize/(50<<20))*time.Second
-	policy.Budget = 2 * policy.Deadline
-	err := upload.Retry(ctx, policy, "write the metadata of "+r.Key, func(ctx context.Context) error {
-		return p.Bucket.SetMetadata(ctx, upload.Object{Key: r.Key, Size: r.ObjectSize, ETag: r.ETag}, meta)
-	})
+	o := upload.Object{Key: r.Key, Size: r.ObjectSize, ETag: r.ETag, Opaque: sent.Unverified}
+	etag, err := p.setMetadata(ctx, o, sent.Stored, meta)
+	if err == nil {
+		r.ETag = cmp.Or(etag, r.ETag)
+	}
 	if errors.Is(err, upload.ErrReplaced) {
 		// A try whose answer was lost may have made the copy, which has an ETag of its own.
 		if o, failed := p.stat(ctx, r.Key); failed == nil && o.Size == r.ObjectSize && o.Metadata[metaDigest] == r.Digest {
@@ -588,6 +587,24 @@ func (p *Push) seal(ctx context.Context, meta upload.Metadata, r *Report) error 
 		return nil
 	}
 	return err
+}
+
+// setMetadata replaces the metadata of o, which was made of these parts, if they are known. It returns the
+// ETag that the object has then, or "" if that is not known.
+func (p *Push) setMetadata(ctx context.Context, o upload.Object, parts []upload.StoredPart, meta upload.Metadata) (etag string, err error) {
+	if o.Size > upload.MaxCopy {
+		o, err = upload.SetMetadata(ctx, p.Bucket, p.Retry, o, parts, meta)
+		return o.ETag, err
+	}
+	// The store copies at some hundred MB/s, while nothing is seen of it.
+	policy := p.Retry
+	policy.Deadline = cmp.Or(policy.Deadline, 2*time.Minute) + time.Duration(o.Size/(50<<20))*time.Second
+	policy.Budget = 2 * policy.Deadline
+	err = upload.Retry(ctx, policy, "write the metadata of "+o.Key, func(ctx context.Context) error {
+		etag, err = p.Bucket.SetMetadata(ctx, o, meta)
+		return err
+	})
+	return etag, err
 }
 
 func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }

@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -194,7 +195,7 @@ func TestUnsealedObject(t *testing.T) {
 			t.Errorf("%s: metadata %v, %v", format, o.Metadata, err)
 		}
 		// Another disk is not taken for it.
-		if err := c.bucket.SetMetadata(t.Context(), o, upload.Metadata{"imgferry-size": fmt.Sprint(12<<20 + 512), "imgferry-format": format}); err != nil {
+		if _, err := c.bucket.SetMetadata(t.Context(), o, upload.Metadata{"imgferry-size": fmt.Sprint(12<<20 + 512), "imgferry-format": format}); err != nil {
 			t.Fatal(err)
 		}
 		p.Disk = rawDisk(t, 12, 2)
@@ -207,8 +208,37 @@ func TestUnsealedObject(t *testing.T) {
 // noSeal is a bucket whose SetMetadata fails for good.
 type noSeal struct{ *obs.Bucket }
 
-func (n *noSeal) SetMetadata(context.Context, upload.Object, upload.Metadata) error {
-	return &upload.Error{Op: "copy", Class: upload.ErrDenied}
+func (n *noSeal) SetMetadata(context.Context, upload.Object, upload.Metadata) (string, error) {
+	return "", &upload.Error{Op: "copy", Class: upload.ErrDenied}
+}
+
+// renamed is a bucket that gives objects another ETag with their metadata, or does not say which.
+type renamed struct {
+	*obs.Bucket
+	etag string
+}
+
+func (r renamed) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) (string, error) {
+	_, err := r.Bucket.SetMetadata(ctx, o, meta)
+	return r.etag, err
+}
+
+// What is reported is the ETag that the object has in the end.
+func TestETagOfSealedObject(t *testing.T) {
+	c := newCloud(t)
+	p := c.push(rawDisk(t, 12, 1))
+	p.Overwrite = true
+	for _, etag := range []string{"another", ""} {
+		p.Bucket = renamed{c.bucket, etag}
+		r, err := p.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := c.bucket.Stat(t.Context(), r.Key)
+		if err != nil || r.ETag != cmp.Or(etag, o.ETag) {
+			t.Errorf("%q: %s instead of %s, %v", etag, r.ETag, o.ETag, err)
+		}
+	}
 }
 
 func TestExistingObject(t *testing.T) {
@@ -345,7 +375,7 @@ func (v *rival) PutPart(ctx context.Context, key, id string, n int, body io.Read
 	return v.Bucket.PutPart(ctx, key, id, n, body, size, sum)
 }
 
-func (v *rival) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) error {
+func (v *rival) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) (string, error) {
 	if v.beforeSeal != nil {
 		v.beforeSeal()
 	}

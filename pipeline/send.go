@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"path/filepath"
 	"sync/atomic"
 
@@ -48,7 +47,7 @@ func (p *Push) stream(ctx context.Context, size int64, r *Report) error {
 	}
 	r.Digest = found.Digest.String()
 	r.took(sent)
-	return p.sealSent(ctx, meta, sent, r)
+	return p.seal(ctx, meta, sent, r)
 }
 
 // words says how a stream is sent.
@@ -281,30 +280,11 @@ func (p *Push) raw(ctx context.Context, size int64, r *Report) error {
 	}
 	r.Digest = contentDigest(scan)
 	r.took(sent)
-	if err := p.sealSent(ctx, meta, sent, r); err != nil {
+	if err := p.seal(ctx, meta, sent, r); err != nil {
 		return err
 	}
 	// Last, so that a raw object without its bitmap is never taken for whole.
 	return p.putBitmap(ctx, r.Key, bits)
-}
-
-// sealSent is seal for the object that was made by sent. Of a large one, which no store copies in one request,
-// the parts are known: several are copied at a time, and the object keeps its ETag.
-func (p *Push) sealSent(ctx context.Context, meta upload.Metadata, sent upload.Result, r *Report) error {
-	if r.Digest == "" || r.ObjectSize <= upload.MaxCopy {
-		return p.seal(ctx, meta, r)
-	}
-	sealed := maps.Clone(meta)
-	sealed[metaDigest] = r.Digest
-	o, err := upload.SetMetadata(ctx, p.Bucket, p.Retry, upload.Object{Key: r.Key, Size: r.ObjectSize, ETag: r.ETag, Opaque: sent.Unverified}, sent.Stored, sealed)
-	if err == nil {
-		r.ETag = o.ETag
-		return nil
-	}
-	if ctx.Err() != nil {
-		return err
-	}
-	return p.seal(ctx, meta, r) // in another way; and it knows what failures mean
 }
 
 // contentDigest is the digest as a report has it; "" where none was made.

@@ -27,12 +27,12 @@ func (b *tampered) tamper(key string) {
 	}
 }
 
-func (b *tampered) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) error {
-	err := b.Bucket.SetMetadata(ctx, o, meta)
+func (b *tampered) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) (string, error) {
+	etag, err := b.Bucket.SetMetadata(ctx, o, meta)
 	if !b.reading {
 		b.tamper(o.Key)
 	}
-	return err
+	return etag, err
 }
 
 func (b *tampered) Get(ctx context.Context, key string, offset, length int64, ifMatch string) (io.ReadCloser, error) {

@@ -13,6 +13,10 @@ import (
 // copiers is how many copies the store is asked for at the same time. They take nothing of the link.
 const copiers = 8
 
+// copyRange is the size of the ranges in which an object of unknown parts is copied, in bytes: far enough
+// below MaxCopy that each is done before a deadline.
+const copyRange = 1 << 30
+
 // MaxCopy is the largest object that a store copies in one request, in bytes: the S3 API's limit.
 const MaxCopy = 5 << 30
 
@@ -47,6 +51,19 @@ type copying struct {
 type piece struct {
 	offset, size int64
 	etag         string
+}
+
+// piecesOf is an object in pieces: its parts, or ranges where they are not known.
+func piecesOf(o Object, parts []StoredPart) (pieces []piece) {
+	var offset int64
+	for _, part := range parts {
+		pieces = append(pieces, piece{offset, part.Size, part.ETag})
+		offset += part.Size
+	}
+	for ; offset < o.Size; offset += copyRange {
+		pieces = append(pieces, piece{offset, min(copyRange, o.Size-offset), ""})
+	}
+	return pieces
 }
 
 // build makes the object key of pieces of another one, several at a time. Its parts are numbered from first.
@@ -89,10 +106,10 @@ func (c copying) build(ctx context.Context, key string, meta Metadata, from Obje
 	return err
 }
 
-// SetMetadata replaces the metadata of an object that was made of these parts (Result.Stored): the store
-// copies it onto itself, part by part and several at a time. It is for objects above MaxCopy, which no single
-// request copies. Where parts have their MD5s as ETags the copies are judged by them, and the object keeps
-// its ETag. It is whole at any time. The error is ErrReplaced where the store has another object by now.
+// SetMetadata replaces the metadata of an object above MaxCopy, which no single request copies: the store
+// copies it onto itself, several parts at a time. They are those that it was made of (Result.Stored), nil if
+// nobody knows them. Where known parts have their MD5s as ETags the copies are judged by them, and the object
+// keeps its ETag. It is whole at any time. The error is ErrReplaced where the store has another object by now.
 func SetMetadata(ctx context.Context, b Bucket, p Policy, o Object, parts []StoredPart, meta Metadata) (Object, error) {
 	copier, ok := b.(Copier)
 	if !ok {
@@ -101,14 +118,9 @@ func SetMetadata(ctx context.Context, b Bucket, p Policy, o Object, parts []Stor
 	// The upload that is begun promises the new metadata. Should it be left behind, then no later run must
 	// take it for one of its own, whose first parts have the same bytes: it has none of their numbers.
 	const first = HeadParts + 1
-	if len(parts) > maxParts-HeadParts {
-		return Object{}, fmt.Errorf("%d parts are too many to be copied", len(parts))
-	}
-	pieces := make([]piece, len(parts))
-	var size int64
-	for i, part := range parts {
-		pieces[i] = piece{size, part.Size, part.ETag}
-		size += part.Size
+	pieces := piecesOf(o, parts)
+	if len(pieces) > maxParts-HeadParts {
+		pieces = piecesOf(o, nil)
 	}
 	p = p.withDefaults()
 	c := copying{WithRetry(b, p), copier, p}
@@ -118,7 +130,7 @@ func SetMetadata(ctx context.Context, b Bucket, p Policy, o Object, parts []Stor
 	}
 	// Complete may have been carried out although its answer was lost.
 	now, err := c.store.Stat(ctx, o.Key)
-	if err == nil && now.Size == size && says(now.Metadata, meta) {
+	if err == nil && now.Size == o.Size && says(now.Metadata, meta) {
 		return now, nil
 	}
 	if failed == nil && err == nil {

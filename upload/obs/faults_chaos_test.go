@@ -341,7 +341,8 @@ func objects(o *ordeal) {
 	there := o.whole()
 	etag := fmt.Sprintf("%x", sum)
 	if call("set the metadata", func(ctx context.Context) error {
-		return o.bucket.SetMetadata(ctx, upload.Object{Key: o.key, Size: size, ETag: etag}, upload.Metadata{"digest": "d", "more": "m"})
+		_, err := o.bucket.SetMetadata(ctx, upload.Object{Key: o.key, Size: size, ETag: etag}, upload.Metadata{"digest": "d", "more": "m"})
+		return err
 	}) {
 		if object, err := o.direct.Stat(ctx, o.key); err != nil || object.Metadata["more"] != "m" || !o.whole() {
 			o.errorf("after the change of its metadata: %+v, %v", object, err)

@@ -82,10 +82,6 @@ var (
 	_ upload.Encrypter = (*Bucket)(nil)
 )
 
-// copyRange is the size of the ranges in which a larger object is copied, in bytes. It is well
-// below upload.MaxCopy, so that each request answers in reasonable time.
-const copyRange = 1 << 30
-
 // pageSize is the number of entries asked for in one page of a listing, the most that S3 gives.
 const pageSize = 1000
 
@@ -484,53 +480,20 @@ func (b *Bucket) Remove(ctx context.Context, key string) error {
 	return err
 }
 
-// SetMetadata replaces the metadata of object o (Key, Size, ETag), by copying it onto itself on the
-// server. It fails with upload.ErrReplaced where the store has another ETag by now; an ETag of ""
-// is not compared. The object's ETag may change, since the copy has other parts. It is whole at any
-// time.
-func (b *Bucket) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) error {
-	const op = "set the metadata"
-	key := o.Key
-	if o.Size > upload.MaxCopy {
-		return b.copyParts(ctx, o, meta)
-	}
+// SetMetadata replaces the metadata of object o (Key, ETag), by copying it onto itself on the server. It
+// fails with upload.ErrReplaced where the store has another ETag by now; an ETag of "" is not compared. The
+// object is whole at any time. Its ETag may change, since the copy has one part: what is returned is that of the
+// reply, or "". Stores refuse it for objects above upload.MaxCopy: upload.SetMetadata is for those.
+func (b *Bucket) SetMetadata(ctx context.Context, o upload.Object, meta upload.Metadata) (etag string, err error) {
 	ctx, seen := observe(ctx)
-	_, err := b.core.Client.CopyObject(ctx,
-		minio.CopyDestOptions{Bucket: b.name, Object: key, ReplaceMetadata: true, UserMetadata: meta, ContentType: contentType, Encryption: b.sse},
-		minio.CopySrcOptions{Bucket: b.name, Object: key, MatchETag: o.ETag})
-	return b.wrap(op, key, seen, err)
+	info, err := b.core.Client.CopyObject(ctx,
+		minio.CopyDestOptions{Bucket: b.name, Object: o.Key, ReplaceMetadata: true, UserMetadata: meta, ContentType: contentType, Encryption: b.sse},
+		minio.CopySrcOptions{Bucket: b.name, Object: o.Key, MatchETag: o.ETag})
+	return unquote(info.ETag), b.wrap("set the metadata", o.Key, seen, err)
 }
 
 // contentType is what minio-go gives uploaded objects; a copy that replaces the metadata drops it.
 const contentType = "application/octet-stream"
-
-// copyParts copies an object onto itself in ranges.
-func (b *Bucket) copyParts(ctx context.Context, o upload.Object, meta upload.Metadata) (err error) {
-	key := o.Key
-	id, err := b.Begin(ctx, key, meta)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err == nil {
-			return
-		}
-		if failed := b.dropUpload(ctx, key, id); failed != nil {
-			err = fmt.Errorf("%w; %w", err, failed)
-		}
-	}()
-	var parts []upload.StoredPart
-	for offset := int64(0); offset < o.Size; offset += copyRange {
-		length := min(copyRange, o.Size-offset)
-		etag, err := b.CopyPart(ctx, key, id, len(parts)+1, o, offset, length)
-		if err != nil {
-			return err
-		}
-		parts = append(parts, upload.StoredPart{Number: len(parts) + 1, Size: length, ETag: etag})
-	}
-	_, err = b.Complete(ctx, key, id, parts)
-	return err
-}
 
 // CopyPart makes a part of length bytes of an object of the same bucket, from offset on. An ETag of ""
 // in from is not compared.

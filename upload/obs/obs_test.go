@@ -158,7 +158,8 @@ var methods = []method{
 		return b.Remove(ctx, "k")
 	}},
 	{"SetMetadata", "PUT", "/bucket/k", answer(200, "", copied), func(ctx context.Context, b *obs.Bucket) error {
-		return b.SetMetadata(ctx, upload.Object{Key: "k", Size: 5 << 30}, upload.Metadata{"digest": "d"})
+		etag, err := b.SetMetadata(ctx, upload.Object{Key: "k", Size: 5 << 30}, upload.Metadata{"digest": "d"})
+		return want(err, etag, "e")
 	}},
 	{"CheckBucket", "HEAD", "/bucket/", answer(200, "", ""), func(ctx context.Context, b *obs.Bucket) error {
 		return b.CheckBucket(ctx)
@@ -429,7 +430,7 @@ func TestErrorInside200(t *testing.T) {
 	if !errors.As(err, &e) || e.Code != "InvalidPart" || e.Temporary {
 		t.Errorf("%+v", e)
 	}
-	if err := b.SetMetadata(t.Context(), upload.Object{Key: "k", Size: 1}, nil); !errors.As(err, &e) || e.Code != "InvalidPart" || e.Temporary {
+	if _, err := b.SetMetadata(t.Context(), upload.Object{Key: "k", Size: 1}, nil); !errors.As(err, &e) || e.Code != "InvalidPart" || e.Temporary {
 		t.Errorf("%+v", e)
 	}
 }

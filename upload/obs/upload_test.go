@@ -251,7 +251,10 @@ func TestCopyErrorInside200(t *testing.T) {
 				_, err := b.CopyPart(t.Context(), "k", "id", 1, upload.Object{Key: "z"}, 0, 5)
 				return err
 			}(),
-			"object": b.SetMetadata(t.Context(), upload.Object{Key: "k", Size: 5}, nil),
+			"object": func() error {
+				_, err := b.SetMetadata(t.Context(), upload.Object{Key: "k", Size: 5}, nil)
+				return err
+			}(),
 		} {
 			var e *upload.Error
 			if !errors.As(err, &e) || e.Code != code || e.Temporary != temporary {

@@ -202,15 +202,16 @@ func conditionalCopy(b *bench) error {
 	changed := o
 	changed.ETag = hexMD5([]byte("other"))
 	want := upload.Metadata{"both": "2", "new": "2"}
-	if err := b.SetMetadata(b.ctx, changed, want); !errors.Is(err, upload.ErrReplaced) || upload.Temporary(err) {
+	if _, err := b.SetMetadata(b.ctx, changed, want); !errors.Is(err, upload.ErrReplaced) || upload.Temporary(err) {
 		return fmt.Errorf("under another ETag: %v", err)
 	}
-	if err := b.SetMetadata(b.ctx, o, want); err != nil {
+	etag, err := b.SetMetadata(b.ctx, o, want)
+	if err != nil {
 		return err
 	}
 	after, err := b.Stat(b.ctx, key)
-	if err != nil || after.Size != o.Size || !maps.Equal(after.Metadata, want) {
-		return fmt.Errorf("%+v, %w", after, err)
+	if err != nil || after.Size != o.Size || !maps.Equal(after.Metadata, want) || etag != after.ETag {
+		return fmt.Errorf("the ETag %s; %+v, %w", etag, after, err)
 	}
 	return b.holds(key, append(Noise(1, minPart), Noise(2, 1000)...), after.ETag)
 }
@@ -358,7 +359,7 @@ func oddKeys(b *bench) error {
 		if err != nil {
 			return fmt.Errorf("%q: %w", name, err)
 		}
-		if err := b.SetMetadata(b.ctx, o, upload.Metadata{"x": "y"}); err != nil { // the key is in a header
+		if _, err := b.SetMetadata(b.ctx, o, upload.Metadata{"x": "y"}); err != nil { // the key is in a header
 			return fmt.Errorf("copy of %q: %w", name, err)
 		}
 		if err := b.Remove(b.ctx, key); err != nil {
@@ -440,13 +441,14 @@ func missing(b *bench) error {
 	}
 	_, stat := b.Stat(b.ctx, key)
 	_, get := b.Get(b.ctx, key, 0, 1, "")
+	_, meta := b.SetMetadata(b.ctx, upload.Object{Key: key, Size: 1}, nil)
 	_, part := b.putPart(key, id, 1, []byte("x"))
 	_, parts := b.Parts(b.ctx, key, id)
 	_, complete := b.Complete(b.ctx, key, id, []upload.StoredPart{{Number: 1, ETag: hexMD5([]byte("x"))}})
 	_, nonsense := b.Parts(b.ctx, key, "no-such-id")
 	return errors.Join(
 		want("look up", stat, upload.ErrNoObject), want("read", get, upload.ErrNoObject),
-		want("replace the metadata", b.SetMetadata(b.ctx, upload.Object{Key: key, Size: 1}, nil), upload.ErrNoObject),
+		want("replace the metadata", meta, upload.ErrNoObject),
 		want("put part", part, upload.ErrNoUpload), want("list parts", parts, upload.ErrNoUpload),
 		want("complete", complete, upload.ErrNoUpload), want("list parts of nonsense", nonsense, upload.ErrNoUpload),
 		b.Abort(b.ctx, key, id), b.Remove(b.ctx, key),
