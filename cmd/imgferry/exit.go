@@ -119,6 +119,8 @@ func classify(err error) (code int, hint string) {
 		return exitNoSpace, "Free some space or choose another target."
 	case errors.As(err, &store) && otherRegion(store.Code):
 		return exitUsage, "Name the bucket's region, which must be the image service's too: --region, $" + envRegion + " or imgferry config set region."
+	case errors.As(err, &store) && store.Code == "VirtualHostDomainRequired":
+		return exitUsage, "Say so: --addressing-style virtual-host, $" + envStyle + " or imgferry config set addressing-style."
 	case errors.As(err, &cert):
 		return exitUnreachable, "If the service has a certificate authority of its own, name its certificate: --ca-file, $" + envCAFile + " or imgferry config set ca-file."
 	case errors.Is(err, upload.ErrClock), errors.Is(err, ims.ErrClock):
