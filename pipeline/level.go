@@ -68,9 +68,11 @@ func (a *autoLevel) next(now zvhd2.Level, parts loaded) zvhd2.Level {
 // is read in order only does not allow.
 func (p *Push) changesLevel() bool { return p.AutoLevel && !p.Disk.Image.Sequential() }
 
-// tablesOf is what encoders of a level take beyond what the engine counts for one, in bytes: the tables in
-// which they look for matches.
-var tablesOf = [zvhd2.LevelBest + 1]int64{zvhd2.LevelBetter: 4 << 20, zvhd2.LevelBest: 36 << 20}
+// encoderSize is what an encoder of each level takes once it has encoded a block, in bytes, as measured: mostly the
+// tables in which it looks for matches.
+var encoderSize = [zvhd2.LevelBest + 1]int64{
+	zvhd2.LevelFastest: 3 << 20, zvhd2.LevelDefault: 4 << 20, zvhd2.LevelBetter: 7 << 20, zvhd2.LevelBest: 37 << 20,
+}
 
 const (
 	// leastBuffers is how many part buffers are left beside the tables at least: one fills while another is sent.
@@ -79,15 +81,23 @@ const (
 	fairBuffers = 4
 )
 
-// tables is what each encoder of the run may take beyond what the engine counts for one, in bytes.
+// tables is what the encoders of one thread may take beyond what the engine counts for them, which is one of the
+// default level, in bytes. Those of levels that were left stay to the end, for the next block of that level.
 func (p *Push) tables() int64 {
+	most := encoderSize[min(p.Level, zvhd2.LevelBest)]
 	if p.changesLevel() {
-		return tablesOf[zvhd2.LevelBetter] + tablesOf[zvhd2.LevelBest] // what was used before stays for a while
+		most = 0
+		for _, size := range encoderSize {
+			most += size
+		}
 	}
-	return tablesOf[min(p.Level, zvhd2.LevelBest)]
+	return max(0, most-encoderSize[zvhd2.LevelDefault])
 }
 
 func (p *Push) memory() int64 { return cmp.Or(p.Memory, upload.DefaultMemory) }
+
+// HeapLimit is what a run takes at most in memory, in bytes: part buffers, slots and encoders.
+func (p *Push) HeapLimit() int64 { return p.memory() + engineMemory }
 
 // threads is how many blocks are encoded at once. The tables of high levels come out of the memory for part
 // buffers: where encoding is slow, few parts wait to be sent.

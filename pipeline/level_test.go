@@ -1,8 +1,12 @@
 package pipeline
 
 import (
+	"io"
+	"math/rand/v2"
 	"runtime"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"imgferry/formats"
 	"imgferry/formats/zvhd2"
@@ -62,13 +66,13 @@ func TestTablesOutOfBuffers(t *testing.T) {
 	}{
 		{2, zvhd2.LevelDefault, false, 0, 2, 22},
 		{16, zvhd2.LevelDefault, false, 0, 5, 22},
-		{16, zvhd2.LevelDefault, true, 0, 4, 6},
-		{16, zvhd2.LevelBest, false, 0, 5, 4},
-		{16, zvhd2.LevelBest, false, 1 << 30, 5, 84},
-		{16, zvhd2.LevelBest, false, 96 * mib, 1, 5},
+		{16, zvhd2.LevelDefault, true, 0, 3, 8},
+		{16, zvhd2.LevelBest, false, 0, 5, 5},
+		{16, zvhd2.LevelBest, false, 1 << 30, 5, 85},
+		{16, zvhd2.LevelBest, false, 96 * mib, 1, 6},
 		{16, zvhd2.LevelBest, false, 21 * mib, 1, 2},
 		{2, zvhd2.LevelBest, false, 0, 2, 15},
-		{1, zvhd2.LevelBetter, false, 0, 1, 21},
+		{1, zvhd2.LevelBetter, false, 0, 1, 22},
 	} {
 		runtime.GOMAXPROCS(c.procs)
 		p := Push{Disk: Disk{Image: random{}, Format: "qcow2"}, Level: c.level, AutoLevel: c.auto, Memory: c.memory}
@@ -84,4 +88,100 @@ func TestTablesOutOfBuffers(t *testing.T) {
 			t.Errorf("%+v: %d MiB", c, used/mib)
 		}
 	}
+}
+
+// An encoder takes as much memory as is counted for it, and no more.
+func TestEncoderSize(t *testing.T) {
+	const near = 1 << 20 // of what is in use, for the rest of the program
+	block := blend()
+	dst := make([]byte, 0, zvhd2.ChunkBound)
+	for level, counted := range encoderSize {
+		before := inUse()
+		w, err := zvhd2.NewWriter(io.Discard, zvhd2.Options{OrigSize: 1 << 30, Level: zvhd2.Level(level)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range int64(2) {
+			if _, err := w.Encode(dst, i, block); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := inUse() - before; took > counted+near || took < counted-near {
+			t.Errorf("%v takes %d KiB, not the %d that are counted", zvhd2.Level(level), took>>10, counted>>10)
+		}
+		runtime.KeepAlive(w)
+	}
+}
+
+// blend is a block that compresses somewhat.
+func blend() []byte {
+	block := make([]byte, zvhd2.BlockSize)
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range block {
+		if i%3 > 0 {
+			block[i] = byte(random.Uint32()) & 15
+		}
+	}
+	return block
+}
+
+// oneBlock is a disk of which each block is the same.
+type oneBlock struct {
+	random
+	block []byte
+}
+
+func (o oneBlock) Size() int64 { return 1 << 30 }
+
+func (o oneBlock) ReadAt(p []byte, off int64) (int, error) {
+	return copy(p, o.block[off%int64(len(o.block)):]), nil
+}
+
+// Where the level changes, blocks are encoded anew beside the workers. That leaves no more encoders behind than
+// memory is counted for.
+func TestTurnsBoundEncoders(t *testing.T) {
+	const workers = 1
+	disk := oneBlock{block: blend()}
+	p := Push{Disk: Disk{Image: disk}, AutoLevel: true}
+	before := inUse()
+	r, err := newRecorder(disk, disk.Size(), zvhd2.LevelDefault, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.turns = make(chan struct{}, workers)
+	for level := range r.encoders {
+		r.level.Store(uint32(level))
+		var g errgroup.Group
+		for range workers {
+			g.Go(func() (err error) {
+				dst := make([]byte, 0, r.MaxEncodedSize())
+				for i := int64(0); i < 2 && err == nil; i++ {
+					_, err = r.Encode(dst, i, disk.block)
+				}
+				return err
+			})
+		}
+		g.Go(func() (err error) {
+			for i := int64(0); i < 2 && err == nil; i++ {
+				_, _, err = r.encode(i, zvhd2.Level(level))
+			}
+			return err
+		})
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	most := workers * (p.tables() + encoderSize[zvhd2.LevelDefault])
+	if took := inUse() - before; took > most+4<<20 || took < most-4<<20 {
+		t.Errorf("%d MiB stay, not the %d that are counted", took>>20, most>>20)
+	}
+	runtime.KeepAlive(r)
+}
+
+// inUse is how much of the heap is in use, in bytes.
+func inUse() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/time/rate"
 
 	"imgferry/convert"
@@ -452,7 +453,7 @@ func (p *Push) compare(ctx context.Context, size int64, r *Report) (same bool, e
 	p.Notice(fmt.Sprintf("%s/%s exists: comparing its content with the disk's", p.BucketName, r.Key))
 	judge, finding := p.sameDigest, "its content is the same"
 	switch {
-	case o.Metadata[metaDigest] != "" && p.Format != AsIs:
+	case o.Metadata[metaDigest] != "" && (p.Format != AsIs || o.Size == size):
 		finding = "its metadata names the same content"
 	case o.Opaque, p.Format == ZVHD2 && p.changesLevel():
 		judge = p.sameContent
@@ -472,7 +473,7 @@ func (p *Push) compare(ctx context.Context, size int64, r *Report) (same bool, e
 	p.Notice(finding + ": nothing has to be sent")
 	r.Digest, r.ETag, r.ObjectSize, r.Skipped, r.Reused = contentDigest(found), o.ETag, o.Size, o.Size, true
 	if o.Metadata[metaDigest] == "" {
-		if err := p.seal(ctx, meta, upload.Result{}, r); err != nil {
+		if err := p.seal(ctx, meta, upload.Result{Metadata: o.Metadata}, r); err != nil {
 			return false, err
 		}
 	}
@@ -512,7 +513,17 @@ func (p *Push) sameETag(ctx context.Context, size int64, o upload.Object) (conve
 			etag, length, err = upload.ETag(ctx, plan.Parts(padded{p.Disk.Image, p.Disk.Image.Size()}))
 		}
 	}
+	if err == nil && length == o.Size && partsIn(etag) != partsIn(o.ETag) {
+		p.Notice("it was sent in other parts, of which its ETag is made: reading it back")
+		return p.sameContent(ctx, size, o)
+	}
 	return found, err == nil && etag == o.ETag && length == o.Size, err
+}
+
+// partsIn is what an ETag says of the number of an object's parts: "" where it was sent in one request.
+func partsIn(etag string) string {
+	_, n, _ := strings.Cut(etag, "-")
+	return n
 }
 
 // sameContent reads the object back where its ETag tells nothing, and where the disk can't be made into the same
@@ -561,14 +572,18 @@ func (p *Push) metadata(size int64) upload.Metadata {
 	return m
 }
 
-// seal adds the content digest to the metadata of the object that was made by sent, which is zero if another
-// run made it. The digest is known only after the last byte was sent, so the store copies the object onto
-// itself. Without it the object is whole all the same, but a later push can't see that it has the same content.
+// seal adds the content digest to the metadata of the object that sent tells of. The digest is known only
+// after the last byte was sent, so the store copies the object onto itself. Without it the object is whole all
+// the same, but a later push can't see that it has the same content. What another disk's upload, which was
+// resumed, promised of the object has to go, though.
 func (p *Push) seal(ctx context.Context, meta upload.Metadata, sent upload.Result, r *Report) error {
-	if r.Digest == "" {
+	wrong := contradict(sent.Metadata, meta) || sent.Metadata[metaDigest] != "" && sent.Metadata[metaDigest] != r.Digest
+	if r.Digest == "" && !wrong {
 		return nil
 	}
-	meta[metaDigest] = r.Digest
+	if r.Digest != "" {
+		meta[metaDigest] = r.Digest
+	}
 	o := upload.Object{Key: r.Key, Size: r.ObjectSize, ETag: r.ETag, Opaque: sent.Unverified}
 	etag, err := p.setMetadata(ctx, o, sent.Stored, meta)
 	if err == nil {
@@ -582,17 +597,33 @@ func (p *Push) seal(ctx context.Context, meta upload.Metadata, sent upload.Resul
 		}
 		return err // what would be registered is not this disk
 	}
-	if err != nil && ctx.Err() == nil {
-		p.Notice(fmt.Sprintf("the object is whole, but its content digest could not be noted on it: %v", err))
-		return nil
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("the object %s is whole, but for its content digest, which the same command will note on it: %w", r.Key, err)
 	}
-	return err
+	if err != nil && wrong {
+		return fmt.Errorf("the object %s says of itself what is true of another disk, and it could not be corrected: %w", r.Key, err)
+	}
+	if err != nil {
+		p.Notice(fmt.Sprintf("the object is whole, but its content digest could not be noted on it: %v", err))
+	}
+	return nil
+}
+
+// contradict says that two objects' metadata can't be of one disk in one format. What is missing says nothing.
+func contradict(a, b upload.Metadata) bool {
+	for _, name := range []string{metaSize, metaFormat} {
+		if a[name] != "" && b[name] != "" && a[name] != b[name] {
+			return true
+		}
+	}
+	return false
 }
 
 // setMetadata replaces the metadata of o, which was made of these parts, if they are known. It returns the
 // ETag that the object has then, or "" if that is not known.
 func (p *Push) setMetadata(ctx context.Context, o upload.Object, parts []upload.StoredPart, meta upload.Metadata) (etag string, err error) {
 	if o.Size > upload.MaxCopy {
+		p.Notice(fmt.Sprintf("noting the content digest on the object, of which the store makes a copy of %s", humanize.IBytes(uint64(o.Size))))
 		o, err = upload.SetMetadata(ctx, p.Bucket, p.Retry, o, parts, meta)
 		return o.ETag, err
 	}

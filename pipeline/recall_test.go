@@ -50,8 +50,8 @@ func mostlyNoise(t *testing.T, mib int) pipeline.Disk {
 
 // fewBuffers is the memory for five buffers of parts of so many bytes, beside the tables of as many encoders as
 // there are.
-func fewBuffers(part int64) int64 {
-	return 5*(part+upload.MaxChunk) + int64(convert.DefaultWorkers(72<<20))*40<<20
+func fewBuffers(p *pipeline.Push, part int64) int64 {
+	return 5*(part+upload.MaxChunk) + int64(convert.DefaultWorkers(pipeline.EngineMemory))*p.Tables()
 }
 
 // slow is a bucket behind a link that is always slower than the encoder: of five buffers, one is sent, another is
@@ -117,7 +117,8 @@ func TestLevelRises(t *testing.T) {
 	const parts, part = 8, 5 << 20
 	p := c.push(mostlyNoise(t, 88))
 	p.Key, p.Senders, p.PartSize, p.StoreID, p.StateDir = "rises", 1, part, "box", t.TempDir()
-	p.AutoLevel, p.Verify, p.Memory = true, true, fewBuffers(part)
+	p.AutoLevel, p.Verify = true, true
+	p.Memory = fewBuffers(&p, part)
 	dir := pipeline.JournalDir(p.StateDir)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	link := &slow{Bucket: c.bucket, disk: int(p.Disk.Image.Size() / (4 * convert.BlockSize)), parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}
@@ -166,7 +167,8 @@ func TestLevelFalls(t *testing.T) {
 	const parts, part = 7, 5 << 20
 	p := c.push(mostlyNoise(t, 66))
 	p.Key, p.Senders, p.PartSize, p.StoreID, p.StateDir = "falls", 1, part, "box", t.TempDir()
-	p.AutoLevel, p.Memory, p.Level = true, fewBuffers(part), zvhd2.LevelBetter
+	p.AutoLevel, p.Level = true, zvhd2.LevelBetter
+	p.Memory = fewBuffers(&p, part)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	p.Bucket = &doomed{Bucket: c.bucket, parts: parts, kill: func() { cancel(upload.ErrInterrupted) }}
 	p.Progress = new(pipeline.Progress)

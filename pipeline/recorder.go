@@ -29,10 +29,13 @@ type recorder struct {
 	level    atomic.Uint32 // for blocks from now on
 	part     zvhd2.Level   // of the part under way
 	auto     *autoLevel    // nil: the level stays
-	known    []upload.JournalPart
-	first    []byte            // the chunk of the first known block; nil: none
-	next     [sha256.Size]byte // of the block that comes next
-	sum      *convert.Summer
+	// turns, if not nil, has as many places as blocks may be encoded at once, WriteBlock's among them: each more
+	// would leave an encoder of every level behind.
+	turns chan struct{}
+	known []upload.JournalPart
+	first []byte            // the chunk of the first known block; nil: none
+	next  [sha256.Size]byte // of the block that comes next
+	sum   *convert.Summer
 }
 
 func newRecorder(img formats.Image, size int64, level zvhd2.Level, parts *upload.PartWriter, known []upload.JournalPart) (*recorder, error) {
@@ -81,8 +84,17 @@ func (r *recorder) encode(index int64, level zvhd2.Level) (chunk []byte, sum [sh
 	if err := formats.ReadFull(r.img, block[:n], off); err != nil {
 		return nil, sum, fmt.Errorf("reading the disk at %d: %w", off, err)
 	}
-	chunk, err = r.encoders[level].Encode(nil, index, block)
+	chunk, err = r.encodeAt(level, nil, index, block)
 	return chunk, sha256.Sum256(block), err
+}
+
+// encodeAt appends the block's chunk. Safe for concurrent use.
+func (r *recorder) encodeAt(level zvhd2.Level, dst []byte, index int64, block []byte) ([]byte, error) {
+	if r.turns != nil {
+		r.turns <- struct{}{}
+		defer func() { <-r.turns }()
+	}
+	return r.encoders[level].Encode(dst, index, block)
 }
 
 // BlockSize returns the unit of the engine in bytes.
@@ -93,8 +105,8 @@ func (r *recorder) MaxEncodedSize() int { return zvhd2.ChunkBound + 1 }
 
 // Encode appends the block's chunk and its level. Safe for concurrent use.
 func (r *recorder) Encode(dst []byte, index int64, block []byte) ([]byte, error) {
-	level := r.level.Load()
-	dst, err := r.encoders[level].Encode(dst, index, block)
+	level := zvhd2.Level(r.level.Load())
+	dst, err := r.encodeAt(level, dst, index, block)
 	return append(dst, byte(level)), err
 }
 

@@ -179,7 +179,7 @@ func (p *Push) encode(ctx context.Context, size, blocks int64, parts *upload.Par
 	}
 	img := p.Disk.Image
 	if p.changesLevel() {
-		w.auto = &autoLevel{choosing: p.choosing}
+		w.auto, w.turns = &autoLevel{choosing: p.choosing}, make(chan struct{}, workers)
 	}
 	if len(known) > 0 {
 		img = without{img, covered(known)}
@@ -264,7 +264,7 @@ func (p *Push) raw(ctx context.Context, size int64, r *Report) error {
 	}
 	meta := p.metadata(size)
 	p.Progress.Size.Store(size)
-	sent, err := p.journaled(ctx, r.Key, fmt.Sprintf("parts of %d", p.PartSize), func(c upload.Config) (upload.Result, error) {
+	sent, err := p.journaled(ctx, r.Key, plan.ID(), func(c upload.Config) (upload.Result, error) {
 		c.Metadata = meta
 		before := c.BeforeComplete
 		c.BeforeComplete = func(ctx context.Context) error {
@@ -298,19 +298,22 @@ func contentDigest(found convert.Result) string {
 // rawPlan is how an object of known size becomes parts.
 type rawPlan interface {
 	Parts(io.ReaderAt) upload.Sequence
+	// ID tells it from any other: a journal's parts are those of one plan.
+	ID() string
 }
 
 // planRaw plans the parts of a disk that is sent as it is. One pass before finds the digest, the bitmap and
 // the zeros. A file's own bytes are not looked at before they are sent, unless they are to be verified.
 func (p *Push) planRaw(ctx context.Context, size int64) (found convert.Result, plan rawPlan, err error) {
 	if p.Format == AsIs {
-		if p.Verify {
-			if found, err = p.scan(ctx); err != nil {
-				return found, nil, err
-			}
-		}
 		plan, err = upload.PlanRaw(size, p.PartSize)
+		if err == nil && p.Verify {
+			found, err = p.scan(ctx)
+		}
 		return found, plan, err
+	}
+	if err := upload.CheckSparse(size, p.PartSize); err != nil {
+		return found, nil, err
 	}
 	found, data, err := p.survey(ctx, size)
 	if err != nil {
@@ -318,7 +321,7 @@ func (p *Push) planRaw(ctx context.Context, size int64) (found convert.Result, p
 	}
 	parts, err := data.Plan(p.PartSize)
 	if err == nil {
-		p.Notice(fmt.Sprintf("sending %s of data; with zeros, which the store copies, there are %s",
+		p.Notice(fmt.Sprintf("sending %s of data; with the zeros, which the store copies, that makes %s",
 			humanize.IBytes(uint64(parts.Data)), english.Plural(parts.Count, "part", "")))
 	}
 	return found, parts, err

@@ -32,6 +32,9 @@ func Open(path string) (*File, error) {
 	// Opening a pipe blocks until somebody writes to it, and opening a device can have effects:
 	// look before opening, and once more at what was opened.
 	fi, err := os.Stat(path)
+	if path == "-" && errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.New("a disk image can't be read from standard input: it must be a regular file or a block device")
+	}
 	if err != nil {
 		return nil, err
 	}

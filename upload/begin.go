@@ -16,9 +16,12 @@ const HeadParts = 3
 // requests; older ones are left alone.
 const maxCandidates = 32
 
-// lostTime bounds the search for an upload whose Begin got no reply when the user is waiting for
-// the program to stop: an interrupt must not take longer than a second.
-const lostTime = time.Second
+// abortTime bounds the clean-up after a failure, and lostTime that after an interrupt, when the user is waiting
+// for the program to stop.
+const (
+	abortTime = 10 * time.Second
+	lostTime  = time.Second
+)
 
 func (s *sender) headLength() int {
 	if s.Buffers > 0 {
@@ -30,7 +33,7 @@ func (s *sender) headLength() int {
 // candidates lists the unfinished uploads of exactly our key, newest first. Not being allowed to
 // list them, or a store that cannot, is no reason to fail: nothing is resumed then.
 func (s *sender) candidates(ctx context.Context) ([]Unfinished, error) {
-	found, err := s.unfinished(ctx, s.store)
+	found, err := s.beginning().list(ctx, s.store)
 	if err != nil {
 		if ctx.Err() != nil || Temporary(err) || errors.Is(err, ErrNoBucket) {
 			return nil, err
@@ -38,35 +41,18 @@ func (s *sender) candidates(ctx context.Context) ([]Unfinished, error) {
 		s.Notice(fmt.Sprintf("Unfinished uploads cannot be listed, so none is resumed: %v.", err))
 		return nil, nil
 	}
-	s.known = make(map[string]bool, len(found))
-	for _, u := range found {
-		s.known[u.UploadID] = true
-	}
+	s.known = idsOf(found)
 	if s.ResumeNone {
 		return nil, nil
 	}
 	if s.JournalOnly {
 		if len(found) > 0 {
-			s.Notice(fmt.Sprintf("%s of the same key can't be resumed without a journal and left alone: a list does not tell how they were begun.",
-				english.Plural(len(found), "unfinished upload", "")))
+			s.Notice(fmt.Sprintf("%s left alone: only a journal tells how an upload was begun.",
+				english.Plural(len(found), "unfinished upload of the same key is", "unfinished uploads of the same key are")))
 		}
 		return nil, nil
 	}
 	return found[:min(len(found), maxCandidates)], nil
-}
-
-func (s *sender) unfinished(ctx context.Context, store Store) ([]Unfinished, error) {
-	listed, err := store.Uploads(ctx, s.Key)
-	if err != nil {
-		return nil, err
-	}
-	var found []Unfinished
-	for _, u := range listed {
-		if u.Key == s.Key {
-			found = append(found, u)
-		}
-	}
-	return found, nil
 }
 
 // open decides into which upload the parts go: the newest candidate that holds our first parts, or
@@ -109,11 +95,19 @@ func (s *sender) open(ctx context.Context, head []*job, candidates []Unfinished)
 			u.UploadID, partsOf(len(stored))))
 	}
 	if empty != "" {
-		// Should another run have begun it just now, then both send the same disk into it, or one of
-		// them is refused at the end: Complete names the ETag of every part.
-		s.enter(empty)
-		s.Notice("An unfinished upload of the same key, which has no parts, is used.")
-		return nil
+		_, err := s.store.Stat(ctx, s.Key)
+		switch {
+		case errors.Is(err, ErrNoObject):
+			// Should another run have begun it just now, then both send the same disk into it, or one of
+			// them is refused at the end: Complete names the ETag of every part.
+			s.enter(empty)
+			s.Notice("An unfinished upload of the same key, which has no parts, is used.")
+			return nil
+		case err != nil && (ctx.Err() != nil || Temporary(err)):
+			return err
+		}
+		// SetMetadata may have begun it for the object, with what is true of that one.
+		s.Notice(fmt.Sprintf("The unfinished upload %s of the same key, which has no parts, is left alone: it may belong to the object that is there.", empty))
 	}
 	return s.begin(ctx)
 }
@@ -188,47 +182,104 @@ func holds(stored map[int]StoredPart, head []*job) (bool, error) {
 	return any, nil
 }
 
-// begin begins a new upload. Begin is not idempotent: if its reply is lost, the store has an
-// upload whose id nobody knows. So before Begin is tried again, an upload of our key that was not
-// there before and has no parts is taken as the lost one; and when there is no further try, it is
-// aborted. (Somebody else who begins an upload of the same key in the same seconds may be taken
-// for us. Where both send the same bytes that does no harm; otherwise one of the two completes,
-// and the ETag of the object tells the other.)
+// begin begins a new upload.
 func (s *sender) begin(ctx context.Context) error {
-	lost := false
-	id, err := retryFor(ctx, s.policy, "begin the upload of "+s.Key, func(ctx context.Context) (string, error) {
-		if lost {
-			if id, err := s.findLost(ctx, s.Store); id != "" || err != nil {
-				return id, err
-			}
-		}
-		id, err := s.Store.Begin(ctx, s.Key, s.Metadata)
-		lost = lost || err != nil && undecided(err)
-		return id, err
-	})
-	if err != nil && lost {
-		s.dropLost(ctx)
-	}
+	id, err := s.beginning().begin(ctx, s.Metadata)
 	if err == nil {
 		s.enter(id)
 	}
 	return err
 }
 
+func (s *sender) beginning() beginning {
+	return beginning{s.Store, s.store, s.policy, s.Key, s.known}
+}
+
+// beginning begins uploads of one key. Begin is not idempotent: if its reply is lost, the store has an
+// upload whose id nobody knows. So before Begin is tried again, an upload of the key that was not there
+// before and has no parts is taken as the lost one; and when there is no further try, it is aborted.
+// (Somebody else who begins an upload of the same key in the same seconds may be taken for us. Where both
+// send the same bytes that does no harm; otherwise one of the two completes, and the ETag of the object
+// tells the other.)
+type beginning struct {
+	bucket Bucket // one attempt per call
+	store  Bucket // with retries
+	policy Policy
+	key    string
+	known  map[string]bool // ids of the key's unfinished uploads before; nil: nobody knows
+}
+
+// list returns the unfinished uploads of exactly the key.
+func (b beginning) list(ctx context.Context, store Store) ([]Unfinished, error) {
+	listed, err := store.Uploads(ctx, b.key)
+	if err != nil {
+		return nil, err
+	}
+	var found []Unfinished
+	for _, u := range listed {
+		if u.Key == b.key {
+			found = append(found, u)
+		}
+	}
+	return found, nil
+}
+
+// idsOf is never nil.
+func idsOf(found []Unfinished) map[string]bool {
+	ids := make(map[string]bool, len(found))
+	for _, u := range found {
+		ids[u.UploadID] = true
+	}
+	return ids
+}
+
+func (b beginning) begin(ctx context.Context, meta Metadata) (string, error) {
+	lost := false
+	id, err := retryFor(ctx, b.policy, "begin the upload of "+b.key, func(ctx context.Context) (string, error) {
+		if lost {
+			if id, err := b.findLost(ctx, b.bucket); id != "" || err != nil {
+				return id, err
+			}
+		}
+		id, err := b.bucket.Begin(ctx, b.key, meta)
+		lost = lost || err != nil && undecided(err)
+		return id, err
+	})
+	if err != nil && lost {
+		if failed := b.dropLost(ctx); failed != nil {
+			err = &leftBehind{err, failed, b.key}
+		}
+	}
+	return id, err
+}
+
+// leftBehind is why Begin failed, and why what it may have left could not be removed.
+type leftBehind struct {
+	error
+	why error
+	key string
+}
+
+func (l *leftBehind) Unwrap() error { return l.error }
+
+func (l *leftBehind) Error() string {
+	return fmt.Sprintf("%v; an empty unfinished upload of %s may be left behind: %v", l.error, l.key, l.why)
+}
+
 // findLost returns the id of an upload that a Begin without a reply left behind, or "".
-func (s *sender) findLost(ctx context.Context, store Store) (string, error) {
-	if s.known == nil {
+func (b beginning) findLost(ctx context.Context, store Store) (string, error) {
+	if b.known == nil {
 		return "", nil // nobody knows which uploads were there before
 	}
-	found, err := s.unfinished(ctx, store)
+	found, err := b.list(ctx, store)
 	if err != nil {
 		return "", err
 	}
 	for _, u := range found {
-		if s.known[u.UploadID] {
+		if b.known[u.UploadID] {
 			continue
 		}
-		parts, err := store.Parts(ctx, s.Key, u.UploadID)
+		parts, err := store.Parts(ctx, b.key, u.UploadID)
 		if err != nil && !errors.Is(err, ErrNoUpload) {
 			return "", err
 		}
@@ -240,18 +291,28 @@ func (s *sender) findLost(ctx context.Context, store Store) (string, error) {
 }
 
 // dropLost aborts what a Begin without a reply may have left behind when the run is over.
-func (s *sender) dropLost(ctx context.Context) {
-	limit := abortTime
-	if errors.Is(context.Cause(ctx), ErrInterrupted) {
-		limit = lostTime
-	}
+func (b beginning) dropLost(ctx context.Context) error {
+	limit := abortLimit(context.Cause(ctx))
 	search, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	id, err := s.findLost(search, s.store)
+	id, err := b.findLost(search, b.store)
 	if err == nil && id != "" {
-		err = s.abort(ctx, id, limit)
+		err = abort(ctx, b.store, b.key, id, limit)
 	}
-	if err != nil {
-		s.Notice(fmt.Sprintf("An empty unfinished upload of %s may be left behind: %v.", s.Key, err))
+	return err
+}
+
+// abort ends an upload even though ctx may have ended.
+func abort(ctx context.Context, store Store, key, uploadID string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("it could not be aborted within %v", limit))
+	defer cancel()
+	return store.Abort(ctx, key, uploadID)
+}
+
+// abortLimit is how long that may take after err.
+func abortLimit(err error) time.Duration {
+	if errors.Is(err, ErrInterrupted) {
+		return lostTime
 	}
+	return abortTime
 }

@@ -17,6 +17,9 @@ const copiers = 8
 // below MaxCopy that each is done before a deadline.
 const copyRange = 1 << 30
 
+// rangeParts is how many ranges of that size there may be: of larger objects the ranges grow.
+const rangeParts = 9_500
+
 // MaxCopy is the largest object that a store copies in one request, in bytes: the S3 API's limit.
 const MaxCopy = 5 << 30
 
@@ -41,6 +44,7 @@ func copyPart(ctx context.Context, c Copier, p Policy, key, uploadID string, num
 
 // copying makes objects of copies, on the server.
 type copying struct {
+	bucket Bucket // one attempt per call
 	store  Bucket // with retries
 	copier Copier
 	policy Policy
@@ -60,23 +64,29 @@ func piecesOf(o Object, parts []StoredPart) (pieces []piece) {
 		pieces = append(pieces, piece{offset, part.Size, part.ETag})
 		offset += part.Size
 	}
-	for ; offset < o.Size; offset += copyRange {
-		pieces = append(pieces, piece{offset, min(copyRange, o.Size-offset), ""})
+	length := max(copyRange, (o.Size-offset+rangeParts-1)/rangeParts)
+	for ; offset < o.Size; offset += length {
+		pieces = append(pieces, piece{offset, min(length, o.Size-offset), ""})
 	}
 	return pieces
 }
 
 // build makes the object key of pieces of another one, several at a time. Its parts are numbered from first.
 func (c copying) build(ctx context.Context, key string, meta Metadata, from Object, first int, pieces []piece) (err error) {
-	id, err := c.store.Begin(ctx, key, meta)
+	b := beginning{bucket: c.bucket, store: c.store, policy: c.policy, key: key}
+	if found, err := b.list(ctx, c.store); err == nil {
+		b.known = idsOf(found)
+	}
+	id, err := b.begin(ctx, meta)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if err != nil {
-			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), lostTime)
-			defer cancel()
-			err = errors.Join(err, c.store.Abort(clean, key, id))
+		if err == nil {
+			return
+		}
+		if failed := abort(ctx, c.store, key, id, abortLimit(err)); failed != nil {
+			err = &AbortError{Key: key, UploadID: id, Err: err, Abort: failed}
 		}
 	}()
 	parts := make([]StoredPart, len(pieces))
@@ -102,6 +112,16 @@ func (c copying) build(ctx context.Context, key string, meta Metadata, from Obje
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if key == from.Key {
+		// The copies were made on a condition, which Complete has not.
+		now, err := c.store.Stat(ctx, key)
+		if err == nil && from.ETag != "" && now.ETag != from.ETag {
+			err = fmt.Errorf("object %s was replaced while it was copied: %w", key, ErrReplaced)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	_, err = c.store.Complete(ctx, key, id, parts)
 	return err
 }
@@ -123,7 +143,7 @@ func SetMetadata(ctx context.Context, b Bucket, p Policy, o Object, parts []Stor
 		pieces = piecesOf(o, nil)
 	}
 	p = p.withDefaults()
-	c := copying{WithRetry(b, p), copier, p}
+	c := copying{b, WithRetry(b, p), copier, p}
 	failed := c.build(ctx, o.Key, meta, o, first, pieces)
 	if failed != nil && (ctx.Err() != nil || !errors.Is(failed, ErrNoUpload) && !undecided(failed)) {
 		return Object{}, failed
@@ -133,10 +153,13 @@ func SetMetadata(ctx context.Context, b Bucket, p Policy, o Object, parts []Stor
 	if err == nil && now.Size == o.Size && says(now.Metadata, meta) {
 		return now, nil
 	}
-	if failed == nil && err == nil {
-		failed = ErrReplaced
+	switch {
+	case failed != nil:
+		return Object{}, failed
+	case err == nil:
+		err = fmt.Errorf("object %s was replaced: %w", o.Key, ErrReplaced)
 	}
-	return Object{}, errors.Join(failed, err)
+	return Object{}, err
 }
 
 // says reports whether all that is in want is in m.

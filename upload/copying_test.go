@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -155,7 +156,7 @@ func TestSetMetadata(t *testing.T) {
 func TestSetMetadataOfManyParts(t *testing.T) {
 	store := &copyingStore{fakeStore: newFakeStore()}
 	object, sent := sentTo(t, store)
-	for len(sent.Stored) < 9_998 {
+	for len(sent.Stored) < 9_998 { // with the numbers that are left out, 10,001
 		sent.Stored = append(sent.Stored, upload.StoredPart{})
 	}
 	_, err := upload.SetMetadata(t.Context(), store, upload.Policy{}, object, sent.Stored, upload.Metadata{"a": "2"})
@@ -178,6 +179,84 @@ func TestSetMetadataOfEncrypted(t *testing.T) {
 			t.Errorf("%+v, %v", now, err)
 		}
 		object = now
+	}
+}
+
+// While the copies are made somebody replaces the object: the newer one stays.
+func TestSetMetadataOfReplaced(t *testing.T) {
+	store := &copyingStore{fakeStore: newFakeStore()}
+	object, sent := sentTo(t, store)
+	store.fault = func(c call) fault {
+		if c.method == "Stat" {
+			store.mu.Lock()
+			defer store.mu.Unlock()
+			store.objects[testKey] = fakeObject{data: []byte("newer"), etag: "newer"}
+		}
+		return fault{}
+	}
+	_, err := upload.SetMetadata(t.Context(), store, upload.Policy{}, object, sent.Stored, upload.Metadata{"digest": "d"})
+	if !errors.Is(err, upload.ErrReplaced) || !store.holds(testKey, []byte("newer")) || len(store.uploads) > 0 {
+		t.Errorf("%v; the store has %d bytes and %d uploads", err, len(store.objects[testKey].data), len(store.uploads))
+	}
+}
+
+// A copy that can't be finished is aborted, for longer than a second if need be, or named.
+func TestUnfinishedCopyIsAborted(t *testing.T) {
+	for name, after := range map[string]error{"late": nil, "never": denied()} {
+		store := &copyingStore{fakeStore: newFakeStore()}
+		object, sent := sentTo(t, store)
+		store.fault = func(c call) fault {
+			switch {
+			case c.method == "Complete":
+				return fault{err: denied()}
+			case c.method == "Abort" && c.n <= 2:
+				return fault{err: status(503, "SlowDown")}
+			case c.method == "Abort" && after != nil:
+				return fault{err: after}
+			}
+			return fault{}
+		}
+		_, err := upload.SetMetadata(t.Context(), store, upload.Policy{}, object, sent.Stored, upload.Metadata{"digest": "d"})
+		var left *upload.AbortError
+		if !errors.Is(err, upload.ErrDenied) || errors.As(err, &left) != (after != nil) || len(store.uploads) > 0 != (after != nil) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, %d uploads are left", name, err, len(store.uploads))
+		}
+		if left != nil && left.UploadID != store.uploads[0].UploadID {
+			t.Errorf("%s is named instead of %s", left.UploadID, store.uploads[0].UploadID)
+		}
+	}
+}
+
+// A copy whose beginning got no reply is begun once, and nothing is left of it.
+func TestCopyWithLostBegin(t *testing.T) {
+	store := &copyingStore{fakeStore: newFakeStore()}
+	object, sent := sentTo(t, store)
+	store.fault = failing("Begin", 2, fault{err: reset(), after: true})
+	now, err := upload.SetMetadata(t.Context(), store, upload.Policy{Base: time.Millisecond, Max: time.Millisecond}, object, sent.Stored, upload.Metadata{"digest": "d"})
+	if err != nil || now.Metadata["digest"] != "d" || len(store.uploads) > 0 {
+		t.Errorf("%+v, %v; %d uploads are left", now, err, len(store.uploads))
+	}
+}
+
+// A copy that is left behind without parts is not used for what replaces the object: it promises what was true
+// of that one. And what an object that was made in another's upload says of itself is reported.
+func TestEmptyCopyIsNotUsed(t *testing.T) {
+	for _, there := range []bool{true, false} {
+		store := &copyingStore{fakeStore: newFakeStore()}
+		if there {
+			sentTo(t, store)
+		}
+		if _, err := store.Begin(t.Context(), testKey, upload.Metadata{"digest": "another"}); err != nil {
+			t.Fatal(err)
+		}
+		_, sent := sentTo(t, store)
+		want, left := "another", 0
+		if there {
+			want, left = "", 1
+		}
+		if got := store.objects[testKey].meta["digest"]; got != want || sent.Metadata["digest"] != want || len(store.uploads) != left {
+			t.Errorf("the digest %q, reported %q; %d uploads are left", got, sent.Metadata["digest"], len(store.uploads))
+		}
 	}
 }
 

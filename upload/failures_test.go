@@ -50,7 +50,8 @@ func TestObjectMismatch(t *testing.T) {
 		r.raw = raw
 		r.store.fault = failing("Stat", 1, fault{etag: wrongMD5 + "-7"})
 		result, err := r.send(t.Context())
-		if !errors.Is(err, upload.ErrMismatch) || result.ETag != "" {
+		// Complete's reply had the right one.
+		if !errors.Is(err, upload.ErrMismatch) || !errors.Is(err, upload.ErrReplaced) || result.ETag != "" {
 			t.Errorf("%+v, %v", result, err)
 		}
 	})
@@ -380,5 +381,25 @@ func TestLoginExpires(t *testing.T) {
 			t.Error(err)
 		}
 		r.check(t, result, err, 0)
+	})
+}
+
+// A store that made the object, said that it failed, and fails for ever after, since the upload is gone, is not
+// asked again and again.
+func TestCompletedWithoutAnAnswer(t *testing.T) {
+	both(t, "gone", func(t *testing.T, raw bool) {
+		r := newRun(newFakeStore())
+		r.raw = raw
+		r.store.fault = func(c call) fault {
+			if c.method == "Complete" {
+				return fault{err: status(500, "InternalError"), after: c.n == 1}
+			}
+			return fault{}
+		}
+		result, err := r.send(t.Context())
+		r.check(t, result, err, 0)
+		if err != nil || r.store.calls["Complete"] != 1 {
+			t.Errorf("%v after %v", err, r.store.calls)
+		}
 	})
 }

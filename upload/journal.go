@@ -114,12 +114,12 @@ func (h journalHead) append(dst []byte) ([]byte, error) {
 	return append(dst, b...), err
 }
 
-func parseJournalHead(body []byte) (h journalHead, err error) {
-	if err := json.Unmarshal(body, &h); err != nil {
-		return h, errRecord
-	}
-	if h.Version != journalVersion || h.UploadID == "" {
-		return h, errRecord
+// parseJournalHead is the inverse of append. With an error the head is empty: who empties a journal that it
+// can't read must not take it for that of the upload.
+func parseJournalHead(body []byte) (journalHead, error) {
+	var h journalHead
+	if err := json.Unmarshal(body, &h); err != nil || h.Version != journalVersion || h.UploadID == "" {
+		return journalHead{}, errRecord
 	}
 	return h, nil
 }

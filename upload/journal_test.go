@@ -131,6 +131,47 @@ func TestJournalOfAnother(t *testing.T) {
 	}
 }
 
+// A journal of another version is begun anew, also for the same upload: its parts would have no head else,
+// and a later run would find none of them.
+func TestJournalOfAnotherVersion(t *testing.T) {
+	dir := t.TempDir()
+	j := openTest(t, dir, testID)
+	j.begin("upload-1")
+	j.add(testPart(1, 1))
+	path := j.path
+	j.Close()
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := readRecord(bytes.NewReader(file), int64(len(file)), maxHead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := bytes.Replace(head, []byte(`"version":1`), []byte(`"version":2`), 1)
+	if bytes.Equal(other, head) {
+		t.Fatalf("%s has no version", head)
+	}
+	file = append(appendRecord(nil, other), file[recordHeadSize+len(head):]...)
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	j = openTest(t, dir, testID)
+	if j.head != (journalHead{}) || len(j.parts) != 0 || j.knows("upload-1") {
+		t.Fatalf("%+v, %+v", j.head, j.parts)
+	}
+	j.begin("upload-1") // which was found by its parts
+	if err := j.add(testPart(2, 1)); err != nil || !j.knows("upload-1") {
+		t.Fatal(err)
+	}
+	j.Close()
+	j = openTest(t, dir, testID)
+	if want := map[int]JournalPart{2: testPart(2, 1)}; j.head.UploadID != "upload-1" || !reflect.DeepEqual(j.parts, want) {
+		t.Errorf("%+v, %+v", j.head, j.parts)
+	}
+}
+
 func TestJournalIsRemoved(t *testing.T) {
 	dir := t.TempDir()
 	left := func() (names []string) {

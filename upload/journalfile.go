@@ -36,8 +36,9 @@ type JournalID struct {
 	// Source is the identity of the source's files, which changes whenever their bytes may have:
 	// size, times, device, inode.
 	Source string `json:"source"`
-	// Settings are all that decides the object's bytes besides the source, such as the encoder's level
-	// and the size of parts.
+	// Settings are all that decides the object's bytes and where its parts lie besides the source, such as
+	// the encoder's level and, where parts are known by their numbers alone (Resume.Mark), the ID of
+	// their plan.
 	Settings string `json:"settings"`
 }
 
@@ -202,7 +203,9 @@ func (j *Journal) Resume(ctx context.Context, b Bucket, p Policy) (*Resume, erro
 }
 
 // Mark returns parts with those that the store has just as the journal says marked as known, so that nobody
-// reads them. It is for parts whose place and size do not depend on how they are encoded. r may be nil.
+// reads them. It is for parts whose place and size do not depend on how they are encoded. A journal has no
+// places: JournalID.Settings must name the plan (RawPlan.ID, SparsePlan.ID), or a part of another plan with the
+// same number and size is taken for one of these. r may be nil.
 func (r *Resume) Mark(parts Sequence) Sequence {
 	if r == nil {
 		return parts
@@ -388,6 +391,17 @@ func PruneJournals(dir, store string, gone func(key, uploadID string) bool) erro
 }
 
 func pruneJournal(path, store string, gone func(key, uploadID string) bool) error {
+	over := func() (bool, error) {
+		h, err := readHead(path)
+		if errors.Is(err, errRecord) || errors.Is(err, fs.ErrNotExist) {
+			return true, nil
+		}
+		return err == nil && h.Store == store && gone(h.Key, h.UploadID), err
+	}
+	// One that stays is not locked: that would leave a lock beside it.
+	if remove, err := over(); err != nil || !remove {
+		return err
+	}
 	lock, err := lockJournal(path)
 	if err != nil {
 		if errors.Is(err, ErrJournalBusy) {
@@ -396,13 +410,8 @@ func pruneJournal(path, store string, gone func(key, uploadID string) bool) erro
 		return err
 	}
 	defer lock.Unlock()
-	h, err := readHead(path)
-	switch {
-	case errors.Is(err, errRecord), errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	if remove, err := over(); err != nil || !remove { // a run that had it until now may have begun it anew
 		return err
-	case h.Store != store || !gone(h.Key, h.UploadID):
-		return nil
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -136,7 +136,7 @@ func (l listed) Uploads(context.Context, string) ([]Unfinished, error) { return 
 
 // Uploads that only a journal could tell are left alone, and that is told.
 func TestJournalOnlyLeavesOthersAlone(t *testing.T) {
-	for n, want := range []string{"", "1 unfinished upload of", "2 unfinished uploads of"} {
+	for n, want := range []string{"", "1 unfinished upload of the same key is left alone: ", "2 unfinished uploads of the same key are left alone: "} {
 		var told []string
 		s := newSender(Config{Key: "k", JournalOnly: true, Notice: func(text string) { told = append(told, text) }})
 		s.store = listed{uploads: make([]Unfinished, n)}
@@ -171,6 +171,22 @@ func TestPlanErrors(t *testing.T) {
 		var size *PartSizeError
 		if !errors.As(err, &size) || err.Error() != "parts of "+words+" won't do: an upload of this size takes parts of 5 MiB to 2560 MiB" {
 			t.Error(err)
+		}
+	}
+}
+
+// An object of any size that stores have is copied in ranges that they take.
+func TestRanges(t *testing.T) {
+	for _, size := range []int64{MaxCopy + 1, 9 << 40, 46 << 40} {
+		pieces, end := piecesOf(Object{Size: size}, nil), int64(0)
+		for _, p := range pieces {
+			if p.offset != end || p.size <= 0 || p.size > MaxCopy {
+				t.Fatalf("%d bytes: %+v after %d", size, p, end)
+			}
+			end += p.size
+		}
+		if end != size || len(pieces) > maxParts-HeadParts {
+			t.Errorf("%d bytes: %d in %d ranges", size, end, len(pieces))
 		}
 	}
 }

@@ -150,6 +150,9 @@ func PlanRaw(size, partSize int64) (RawPlan, error) {
 	return RawPlan{Size: size, PartSize: part, Count: int(ceilDiv(size, part))}, nil
 }
 
+// ID tells this plan from any other.
+func (p RawPlan) ID() string { return fmt.Sprintf("%d bytes in parts of %d", p.Size, p.PartSize) }
+
 // Parts returns the plan's parts. Their bytes are read from r while they are sent, and read again
 // when a request is repeated, so they take no buffer. r must allow concurrent reads.
 func (p RawPlan) Parts(r io.ReaderAt) Sequence {
@@ -168,7 +171,7 @@ func (p RawPlan) Parts(r io.ReaderAt) Sequence {
 }
 
 func tooLarge(size int64) error {
-	return fmt.Errorf("%d bytes are more than one object can hold", size)
+	return fmt.Errorf("%s are too much for one object: a store takes parts of at most 5 GiB, and %d of them are planned at most", exactly(size), planParts)
 }
 
 // ceilDiv and roundUp take a >= 0 and b > 0; no sum is formed that could overflow.

@@ -44,7 +44,7 @@ const DefaultRetries = 1000
 // NewRetryBudget returns a budget of n repeated requests.
 func NewRetryBudget(n int64) *RetryBudget { return &RetryBudget{limit: n} }
 
-// Used and Limit return how many requests were repeated, and how many may be.
+// Used returns how many requests were repeated, at most as many as Limit.
 func (b *RetryBudget) Used() int64 { return min(b.used.Load(), b.limit) }
 
 // Limit returns how many requests may be repeated.
@@ -165,7 +165,7 @@ func (p Policy) retry(ctx context.Context, op string, f func(context.Context) er
 		}
 		wait := p.wait(try, err)
 		elapsed := time.Since(start)
-		if try >= p.Tries || elapsed+wait > p.Budget {
+		if try >= p.Tries || wait > p.Budget-elapsed {
 			return &GaveUpError{Tries: try, Elapsed: elapsed, Err: err}
 		}
 		if !p.Run.take() {

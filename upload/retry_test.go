@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -41,6 +42,7 @@ func TestRetry(t *testing.T) {
 		{name: "no overflow", policy: upload.Policy{Tries: 100, Budget: time.Hour, Max: time.Second}, errs: []error{busy}, tries: 100, min: 45 * time.Second, max: 100 * time.Second, gaveUp: true, want: busy},
 		{name: "as advised", errs: []error{later(42 * time.Second), nil}, tries: 2, min: 42 * time.Second, max: 42 * time.Second},
 		{name: "advised beyond the budget", errs: []error{later(time.Hour)}, tries: 1, gaveUp: true},
+		{name: "advised beyond all times", errs: []error{later(math.MaxInt64)}, tries: 1, gaveUp: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

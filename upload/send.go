@@ -22,9 +22,6 @@ const DefaultWorkers = 4
 // rare, so more than this is no accident.
 const mismatchTries = 3
 
-// abortTime bounds the clean-up after a failure.
-const abortTime = 10 * time.Second
-
 // Config says where and how to send.
 type Config struct {
 	// Store is the bucket, one attempt per call: Send does the retrying.
@@ -86,6 +83,9 @@ type Result struct {
 	Size, Sent, Skipped, Copied int64
 	// Stored is the parts that the object was made of, in order; nil while it is not whole.
 	Stored []StoredPart
+	// Metadata is what the object says of itself. A resumed upload has what it began with, which may be
+	// another disk's.
+	Metadata Metadata
 	// Resumed says that an unfinished upload of an earlier run was continued.
 	Resumed bool
 	// Unverified says that the store's ETags are not MD5s, as with some kinds of server-side
@@ -103,13 +103,19 @@ type UnfinishedError struct {
 	Key, UploadID string
 	// PartsDone is the number of parts that the store has acknowledged.
 	PartsDone int
+	// Completing says that the store was asked to complete it, and gave no clear answer: it may have.
+	Completing bool
 	// Err is what ended the run; errors.Is(Err, ErrInterrupted) after an interrupt.
 	Err error
 }
 
 // Error returns one sentence.
 func (e *UnfinishedError) Error() string {
-	return fmt.Sprintf("the upload of %s is unfinished, with %s stored (upload id %s): %v", e.Key, partsOf(e.PartsDone), e.UploadID, e.Err)
+	unless := ""
+	if e.Completing {
+		unless = " unless the store has just completed it"
+	}
+	return fmt.Sprintf("the upload of %s is unfinished%s, with %s stored (upload id %s): %v", e.Key, unless, partsOf(e.PartsDone), e.UploadID, e.Err)
 }
 
 // partsOf counts parts in words.
@@ -164,13 +170,14 @@ func Send(ctx context.Context, c Config, parts Sequence) (Result, error) {
 // sender is one Send. Its upload fields are set before a worker starts to use them.
 type sender struct {
 	Config
-	store    Bucket // Config.Store with retries
-	policy   Policy
-	known    map[string]bool // ids of the key's unfinished uploads at the start; nil: not listed
-	uploadID string
-	resumed  bool
-	stored   map[int]StoredPart // the parts that the resumed upload already had
-	ended    bool               // the upload is no more: nothing to keep or abort
+	store      Bucket // Config.Store with retries
+	policy     Policy
+	known      map[string]bool // ids of the key's unfinished uploads at the start; nil: not listed
+	uploadID   string
+	resumed    bool
+	completing bool               // the store was asked to make the object, and gave no clear answer
+	stored     map[int]StoredPart // the parts that the resumed upload already had
+	ended      bool               // the upload is no more: nothing to keep or abort
 
 	unverified atomic.Bool
 	mu         sync.Mutex
@@ -182,6 +189,7 @@ type sender struct {
 	copied     int64
 	etag       string
 	whole      []StoredPart // what the object is made of, once it is
+	says       Metadata     // of itself, then
 
 	gate  *gate
 	zeros *zeroObjects
@@ -218,7 +226,7 @@ func newSender(c Config) *sender {
 	}
 	s.store = WithRetry(c.Store, s.policy)
 	copier, _ := c.Store.(Copier)
-	s.zeros = &zeroObjects{store: s.store, copier: copier, policy: s.policy}
+	s.zeros = &zeroObjects{bucket: c.Store, store: s.store, copier: copier, policy: s.policy}
 	if c.Resume != nil {
 		s.uploadID, s.stored, s.resumed = c.Resume.UploadID, c.Resume.stored, true
 	}
@@ -541,7 +549,8 @@ func (s *sender) finish(ctx context.Context) error {
 	}
 	want := compositeETag(sums)
 
-	failed := s.complete(ctx, parts)
+	etag, failed := s.complete(ctx, parts, want)
+	s.completing = failed != nil && undecided(failed)
 	if failed != nil && (ctx.Err() != nil || !errors.Is(failed, ErrNoUpload) && !errors.Is(failed, ErrReplaced) && !undecided(failed)) {
 		return failed
 	}
@@ -559,17 +568,19 @@ func (s *sender) finish(ctx context.Context) error {
 			s.dropCompleted(ctx)
 		}
 		s.ended = true
-		s.etag, s.whole = object.ETag, parts
+		s.etag, s.whole, s.says = object.ETag, parts, object.Metadata
 		return nil
 	case failed != nil:
 		return failed
+	case etag == want && !object.Opaque: // it was right when it was made
+		return fmt.Errorf("object %s has the ETag %s instead of %s: %w; %w", s.Key, object.ETag, want, ErrMismatch, ErrReplaced)
 	case object.Size != s.size:
 		return fmt.Errorf("object %s has %d bytes instead of %d: %w", s.Key, object.Size, s.size, ErrMismatch)
 	case !object.Opaque && !s.unverified.Load():
 		return fmt.Errorf("object %s has the ETag %s instead of %s: %w", s.Key, object.ETag, want, ErrMismatch)
 	}
 	s.unproven()
-	s.etag, s.whole = object.ETag, parts
+	s.etag, s.whole, s.says = object.ETag, parts, object.Metadata
 	return nil
 }
 
@@ -580,18 +591,36 @@ type Creator interface {
 }
 
 // complete makes the object, in the place of another one only if that is allowed, as far as the store can
-// tell.
-func (s *sender) complete(ctx context.Context, parts []StoredPart) error {
+// tell. The ETag is that of the store's answer, if it gave one; want is what it should be.
+func (s *sender) complete(ctx context.Context, parts []StoredPart, want string) (etag string, err error) {
 	if c, ok := s.Store.(Creator); ok && s.CreateOnly != nil && s.CreateOnly() {
-		_, err := retryFor(ctx, s.policy.working(), "complete the upload of "+s.Key, func(ctx context.Context) (string, error) {
-			return c.CompleteNew(ctx, s.Key, s.uploadID, parts)
-		})
+		etag, err := s.repeat(ctx, c.CompleteNew, parts, want)
 		if !refusesCondition(err) {
-			return err
+			return etag, err
 		}
 	}
-	_, err := s.store.Complete(ctx, s.Key, s.uploadID, parts)
-	return err
+	return s.repeat(ctx, s.Store.Complete, parts, want)
+}
+
+// errThere: there is no need to complete the upload, since the object is there already.
+var errThere = errors.New("the object is there already")
+
+// repeat calls complete until it has a clear answer. A store may have carried out a try that failed, or
+// another run's, and answer all later ones with a failure: so the object is looked up before each.
+func (s *sender) repeat(ctx context.Context, complete func(ctx context.Context, key, uploadID string, parts []StoredPart) (string, error), parts []StoredPart, want string) (string, error) {
+	again := false
+	return retryFor(ctx, s.policy.working(), "complete the upload of "+s.Key, func(ctx context.Context) (string, error) {
+		if again {
+			switch o, err := s.Store.Stat(ctx, s.Key); {
+			case err == nil && o.Size == s.size && o.ETag == want:
+				return "", errThere
+			case Temporary(err):
+				return "", err
+			}
+		}
+		again = true
+		return complete(ctx, s.Key, s.uploadID, parts)
+	})
 }
 
 // refusesCondition reports the answers of a store that does not know the condition: it then did nothing.
@@ -603,7 +632,7 @@ func refusesCondition(err error) bool {
 // dropCompleted makes sure that no upload is left where the object is right although Complete
 // failed: the object may have been there before.
 func (s *sender) dropCompleted(ctx context.Context) {
-	if err := s.abort(ctx, s.uploadID, abortTime); err != nil {
+	if err := abort(ctx, s.store, s.Key, s.uploadID, abortTime); err != nil {
 		s.Notice(fmt.Sprintf("The object is complete, but the unfinished upload %s may be left behind: %v.", s.uploadID, err))
 	}
 }
@@ -629,13 +658,13 @@ func (s *sender) cleanUp(ctx context.Context, err error) error {
 		return err
 	}
 	if s.keeps(err) && s.resumable() {
-		return &UnfinishedError{Key: s.Key, UploadID: s.uploadID, PartsDone: s.partsStored(), Err: err}
+		return &UnfinishedError{Key: s.Key, UploadID: s.uploadID, PartsDone: s.partsStored(), Completing: s.completing, Err: err}
 	}
-	limit := abortTime
-	if errors.Is(err, ErrInterrupted) && !s.AbortOnInterrupt {
-		limit = lostTime // the user waits for the program to stop
+	limit := abortLimit(err)
+	if s.AbortOnInterrupt {
+		limit = abortTime
 	}
-	if failed := s.abort(ctx, s.uploadID, limit); failed != nil {
+	if failed := abort(ctx, s.store, s.Key, s.uploadID, limit); failed != nil {
 		if errors.Is(failed, ErrExpired) && wordless(err) && s.resumable() {
 			return &UnfinishedError{Key: s.Key, UploadID: s.uploadID, PartsDone: s.partsStored(), Err: fmt.Errorf("%w: %w", ErrExpired, err)}
 		}
@@ -687,13 +716,6 @@ func (s *sender) resumable() bool {
 	return false
 }
 
-// abort ends an upload even though ctx may have ended.
-func (s *sender) abort(ctx context.Context, uploadID string, limit time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("it could not be aborted within %v", limit))
-	defer cancel()
-	return s.store.Abort(ctx, s.Key, uploadID)
-}
-
 func (s *sender) result() Result {
 	return Result{
 		Key:        s.Key,
@@ -705,6 +727,7 @@ func (s *sender) result() Result {
 		Skipped:    s.skipped,
 		Copied:     s.copied,
 		Stored:     s.whole,
+		Metadata:   s.says,
 		Resumed:    s.resumed,
 		Unverified: s.unverified.Load(),
 	}

@@ -3,10 +3,13 @@ package upload
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"iter"
 	"slices"
+	"strconv"
 )
 
 // Limits of a raw object's parts.
@@ -16,8 +19,13 @@ const (
 	minZeros = 5 << 20
 	// sparseParts is how many parts are planned at most; the last gaps are filled until they fit.
 	sparseParts = 9_000
-	// dataParts is how many of them data alone may take: the rest is for zeros, and for what gaps add.
+	// dataParts is how many of them data alone may take, zeroParts how many a disk without any: what
+	// gaps add must fit as well.
 	dataParts = 6_000
+	zeroParts = 3_000
+	// spareParts is what is planned above the parts that a disk without data takes, where these are
+	// most of sparseParts already: with more than 42 TiB.
+	spareParts = 400
 	// minSaving is the least of zeros in bytes for which copies are made at all: below, sending the
 	// seed and asking so often costs more.
 	minSaving = 8 * seedSize
@@ -69,7 +77,7 @@ func fill(runs []dataRun, gap int64) []dataRun {
 // SparsePlan says how an object of known size becomes parts of data and parts of zeros.
 type SparsePlan struct {
 	// Size is the object's, Data what of it has to be sent, in bytes. PartSize is what parts of data
-	// have at most, but for short ones that are stretched.
+	// have at most, but for short ones that are stretched, and for the rest of a sector.
 	Size, Data, PartSize int64
 	// Count is the number of parts.
 	Count int
@@ -81,11 +89,27 @@ type sparsePart struct {
 	zeros        bool
 }
 
+// CheckSparse says what is known of a plan before its data is: that there is one for an object of size
+// bytes, and that partSize may be the size of its parts, in bytes (0: as it fits; else *PartSizeError).
+func CheckSparse(size, partSize int64) error {
+	if size <= 0 {
+		return fmt.Errorf("no upload of %d bytes can be planned", size)
+	}
+	if size > planParts*maxPartSize {
+		return tooLarge(size)
+	}
+	if partSize != 0 {
+		return checkPartSize(partSize, 0)
+	}
+	return nil
+}
+
 // Plan plans the parts of the object: partSize (0: as it fits) bounds parts of data. It depends on the
-// content and on partSize alone, so that any later run can resume the upload.
+// content and on partSize alone, so that any later run can resume the upload. Without a partSize there is
+// a plan for all that CheckSparse lets pass; the error for one that does not fit is *PartSizeError.
 func (m *DataMap) Plan(partSize int64) (SparsePlan, error) {
-	if m.size <= 0 {
-		return SparsePlan{}, fmt.Errorf("no upload of %d bytes can be planned", m.size)
+	if err := CheckSparse(m.size, partSize); err != nil {
+		return SparsePlan{}, err
 	}
 	runs := stretch(m.runs, m.size)
 	if m.size-total(runs) < minSaving {
@@ -96,6 +120,9 @@ func (m *DataMap) Plan(partSize int64) (SparsePlan, error) {
 			return SparsePlan{}, err
 		}
 	}
+	zeros := zeroPartSize(m.size)
+	// Of the largest objects zeros alone take nearly sparseParts.
+	most := max(sparseParts, ceilDiv(m.size, zeros)+spareParts)
 	// The shortest gaps go first. Each one gone saves a part or two.
 	gaps := make([]int64, 0, len(runs))
 	for i := 1; i < len(runs); i++ {
@@ -103,25 +130,51 @@ func (m *DataMap) Plan(partSize int64) (SparsePlan, error) {
 	}
 	slices.Sort(gaps)
 	for step := len(gaps)/64 + 1; ; {
-		partSize := partSize
-		if partSize == 0 {
-			partSize = roundUp(max(minPartSize, ceilDiv(total(runs), dataParts)), rawStep)
+		data := total(runs)
+		fits := dataPartSize(data, most-ceilDiv(m.size-data, zeros))
+		p := SparsePlan{Size: m.size, Data: data, PartSize: cmp.Or(partSize, fits)}
+		p.parts = cut(runs, m.size, p.PartSize, zeros)
+		p.Count = len(p.parts)
+		if int64(p.Count) <= most {
+			return p, nil
 		}
-		if partSize > maxPartSize/2 { // a part may be stretched
-			return SparsePlan{}, tooLarge(m.size)
-		}
-		parts := cut(runs, m.size, partSize)
-		if len(parts) <= sparseParts || len(gaps) == 0 {
-			s := SparsePlan{Size: m.size, Data: total(runs), PartSize: partSize, Count: len(parts), parts: parts}
-			if s.Count > maxParts {
-				return s, fmt.Errorf("an object of %d bytes does not fit into %d parts of %d bytes", m.size, maxParts, partSize)
+		if len(gaps) == 0 {
+			// One run is left, with zeros before and behind it: what fits is at most three parts more
+			// than planned. Only a partSize that was asked for gives too many.
+			if p.Count > maxParts {
+				return SparsePlan{}, &PartSizeError{partSize, fits, maxPartSize / 2}
 			}
-			return s, nil
+			return p, nil
 		}
 		n := min(step, len(gaps))
 		runs = fill(runs, gaps[n-1]+1)
 		gaps = gaps[n:]
 	}
+}
+
+// ID tells this plan from any other: it is the same where all parts have the same places and sizes, and only
+// there.
+func (p SparsePlan) ID() string {
+	h := sha256.New()
+	var b []byte
+	for _, q := range p.parts {
+		b = binary.LittleEndian.AppendUint64(b[:0], uint64(q.offset))
+		b = binary.LittleEndian.AppendUint64(b, uint64(q.size))
+		b = strconv.AppendBool(b, q.zeros)
+		h.Write(b)
+	}
+	return fmt.Sprintf("%d parts, SHA-256 %x", p.Count, h.Sum(nil))
+}
+
+// zeroPartSize is what parts of zeros have at most in an object of size bytes, in bytes: large ones take
+// larger copies, or these alone would be too many.
+func zeroPartSize(size int64) int64 {
+	return min(roundUp(max(zerosSize, ceilDiv(size, zeroParts)), zerosSize), mostZeros)
+}
+
+// dataPartSize is the size of parts that so many bytes of data take where there is room for so many parts.
+func dataPartSize(data, room int64) int64 {
+	return min(roundUp(max(minPartSize, ceilDiv(data, min(dataParts, room))), rawStep), maxPartSize)
 }
 
 func total(runs []dataRun) (n int64) {
@@ -152,30 +205,34 @@ func stretch(runs []dataRun, size int64) []dataRun {
 	return out
 }
 
-// cut cuts runs into parts of at most partSize, and what lies between into parts of zeros. None but the
-// last is shorter than the store takes: a run is cut into parts of nearly one size.
-func cut(runs []dataRun, size, partSize int64) []sparsePart {
+// cut cuts runs into parts of at most partSize, and what lies between into parts of zeros of at most zeroSize.
+// None but the object's last is shorter than the store takes, so a run is cut into parts of one size, but for
+// one sector. Were all but the last rounded up to whole sectors, that one would have to pay for all of them.
+func cut(runs []dataRun, size, partSize, zeroSize int64) []sparsePart {
 	var parts []sparsePart
 	add := func(start, end, most int64, zeros bool) {
+		sectors := (end - start) / sectorSize // what is left over goes to the last part
 		n := ceilDiv(end-start, most)
-		for n > 1 && (end-start)/n < minZeros {
+		for n > 1 && sectors/n*sectorSize < minZeros {
 			n--
 		}
-		if n == 0 {
-			return
-		}
-		each := roundUp(ceilDiv(end-start, n), sectorSize)
-		for ; start < end; start += each {
-			parts = append(parts, sparsePart{start, min(each, end-start), zeros})
+		at := start
+		for i := range n {
+			next := end
+			if i < n-1 {
+				next = start + ceilDiv(sectors*(i+1), n)*sectorSize
+			}
+			parts = append(parts, sparsePart{at, next - at, zeros})
+			at = next
 		}
 	}
 	at := int64(0)
 	for _, r := range runs {
-		add(at, r.start, zerosSize, true)
+		add(at, r.start, zeroSize, true)
 		add(r.start, r.end, partSize, false)
 		at = r.end
 	}
-	add(at, size, zerosSize, true)
+	add(at, size, zeroSize, true)
 	return parts
 }
 

@@ -15,28 +15,43 @@ import (
 // whoever needs their space may remove them at any time.
 const ZeroPrefix = "imgferry-zeros/"
 
-// The objects of zeros: a seed that is sent once, and a large one that the store makes of it.
+// zeroSources are the objects of zeros, by their sizes in bytes: a seed that is sent once, and larger ones that
+// the store makes, each of copies of the one before.
+var zeroSources = [...]struct {
+	key  string
+	size int64
+}{
+	{ZeroPrefix + "8MiB", seedSize},
+	{ZeroPrefix + "1GiB", zerosSize},
+	{ZeroPrefix + "5GiB", mostZeros}, // for disks above zeroParts GiB only
+}
+
 const (
-	seedKey  = ZeroPrefix + "8MiB"
 	seedSize = 8 << 20
-	zerosKey = ZeroPrefix + "1GiB"
-	// zerosSize is the most that one copy brings, in bytes: the protocol allows 5 GiB, but a store
-	// that really copies should answer in reasonable time.
+	// zerosSize is the most that one copy brings, in bytes, while parts are not scarce: the protocol
+	// allows more, but a store that really copies should answer in reasonable time.
 	zerosSize = 1 << 30
+	// mostZeros is the most that one copy may bring, in bytes.
+	mostZeros = MaxCopy
 )
 
 // ZeroKeys returns the keys of all objects of zeros that there may be in a bucket.
-func ZeroKeys() []string { return []string{seedKey, zerosKey} }
+func ZeroKeys() (keys []string) {
+	for _, o := range zeroSources {
+		keys = append(keys, o.key)
+	}
+	return keys
+}
 
 // zeroObjects finds the objects of zeros, or makes them.
 type zeroObjects struct {
+	bucket Bucket // one attempt per call
 	store  Bucket // with retries
 	copier Copier // nil: the store can't copy
 	policy Policy
 
 	mu     sync.Mutex
-	seed   *Object
-	large  *Object
+	known  [len(zeroSources)]*Object
 	refuse error // why there are none
 }
 
@@ -50,17 +65,19 @@ func (z *zeroObjects) get(ctx context.Context, size int64) (Object, error) {
 	if z.refuse != nil {
 		return Object{}, z.refuse
 	}
-	if size <= seedSize {
-		return z.have(ctx, &z.seed, seedKey, seedSize, z.plant)
+	for i, o := range zeroSources {
+		if size <= o.size {
+			return z.have(ctx, i)
+		}
 	}
-	return z.have(ctx, &z.large, zerosKey, zerosSize, z.grow)
+	return Object{}, fmt.Errorf("%d zeros are more than one copy may bring", size)
 }
 
 // forget makes get look again: an object was not what it was.
 func (z *zeroObjects) forget() {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	z.seed, z.large = nil, nil
+	clear(z.known[:])
 }
 
 // giveUp makes every later get fail: parts are sent instead. It says whether it was the first to.
@@ -76,13 +93,14 @@ var errGivenUp = errors.New("copies were given up")
 
 // have returns the object that is known, or in the bucket, or is made now. What is found is judged by
 // its size; each copy of it is judged by its MD5.
-func (z *zeroObjects) have(ctx context.Context, known **Object, key string, size int64, build func(context.Context) error) (Object, error) {
-	if *known != nil {
-		return **known, nil
+func (z *zeroObjects) have(ctx context.Context, i int) (Object, error) {
+	if z.known[i] != nil {
+		return *z.known[i], nil
 	}
+	key, size := zeroSources[i].key, zeroSources[i].size
 	o, err := z.store.Stat(ctx, key)
 	if errors.Is(err, ErrNoObject) || err == nil && o.Size != size {
-		if err = build(ctx); err == nil {
+		if err = z.build(ctx, i); err == nil {
 			o, err = z.store.Stat(ctx, key)
 		}
 	}
@@ -92,31 +110,42 @@ func (z *zeroObjects) have(ctx context.Context, known **Object, key string, size
 	if o.Size != size {
 		return Object{}, fmt.Errorf("the object %s has %d bytes instead of %d", key, o.Size, size)
 	}
-	*known = &o
+	z.known[i] = &o
 	return o, nil
+}
+
+func (z *zeroObjects) build(ctx context.Context, i int) error {
+	if i == 0 {
+		return z.plant(ctx)
+	}
+	return z.grow(ctx, i)
 }
 
 // plant sends the seed.
 func (z *zeroObjects) plant(ctx context.Context) error {
-	body := make([]byte, seedSize)
+	key, body := zeroSources[0].key, make([]byte, seedSize)
 	sum := md5.Sum(body)
-	return Retry(ctx, z.policy.working(), "put the object "+seedKey, func(ctx context.Context) error {
-		_, err := z.copier.Put(ctx, seedKey, bytes.NewReader(body), seedSize, &sum, nil)
+	return Retry(ctx, z.policy.working(), "put the object "+key, func(ctx context.Context) error {
+		_, err := z.copier.Put(ctx, key, bytes.NewReader(body), seedSize, &sum, nil)
 		return err
 	})
 }
 
-// grow makes the large object of copies of the seed, on the server.
-func (z *zeroObjects) grow(ctx context.Context) error {
-	seed, err := z.have(ctx, &z.seed, seedKey, seedSize, z.plant)
+// grow makes a larger object of copies of the one before it, on the server.
+func (z *zeroObjects) grow(ctx context.Context, i int) error {
+	from, err := z.have(ctx, i-1)
 	if err != nil {
 		return err
 	}
-	pieces := slices.Repeat([]piece{{size: seedSize, etag: hexSum(md5.Sum(make([]byte, seedSize)))}}, zerosSize/seedSize)
-	c := copying{z.store, z.copier, z.policy}
-	err = c.build(ctx, zerosKey, nil, seed, 1, pieces)
+	sums, err := zeroSums(ctx, []int64{from.Size})
+	if err != nil {
+		return err
+	}
+	pieces := slices.Repeat([]piece{{size: from.Size, etag: hexSum(sums[from.Size])}}, int(zeroSources[i].size/from.Size))
+	c := copying{z.bucket, z.store, z.copier, z.policy}
+	err = c.build(ctx, zeroSources[i].key, nil, from, 1, pieces)
 	if errors.Is(err, ErrMismatch) {
-		return fmt.Errorf("the object %s is not all zeros: remove it (imgferry uploads --clean)", seedKey)
+		return fmt.Errorf("the object %s is not all zeros: remove it (imgferry uploads --clean)", zeroSources[i-1].key)
 	}
 	return err
 }

@@ -1,7 +1,11 @@
 package upload
 
 import (
+	"bytes"
 	"crypto/md5"
+	"encoding"
+	"hash"
+	"os"
 	"testing"
 )
 
@@ -22,7 +26,7 @@ func TestZeroSums(t *testing.T) {
 		want[n] = [md5.Size]byte(h.Sum(nil))
 	}
 	var lengths []int64
-	for n := int64(zeroStep); n <= zerosSize; n += zeroStep {
+	for n := int64(zeroStep); n <= zerosSize; n += zeroStep { // larger ones: TestZeroStates
 		switch n / zeroStep {
 		case 1, 5, 16:
 			lengths = append(lengths, n-4096, n, n+4096, n+8192)
@@ -56,6 +60,34 @@ func TestZeroSums(t *testing.T) {
 	for _, n := range lengths {
 		if got[n] != want[n] {
 			t.Errorf("the sum of %d zeros is %x, not %x", n, got[n], want[n])
+		}
+	}
+}
+
+// Each known state is that of the one before it and zeroStep zeros more.
+func TestZeroStates(t *testing.T) {
+	step := 21 // four of them: all take more than 5 s
+	if os.Getenv("IMGFERRY_LONG") != "" {
+		step = 1
+	}
+	state := func(h hash.Hash) []byte {
+		b, err := h.(encoding.BinaryMarshaler).MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	zeros := make([]byte, 1<<20)
+	for k := int64(zerosSize/zeroStep + 1); k <= int64(len(zeroStates)); k += int64(step) {
+		before, after := md5.New(), md5.New()
+		if a, b := resumeZeros(before, 0, (k-1)*zeroStep), resumeZeros(after, 0, k*zeroStep); a != (k-1)*zeroStep || b != k*zeroStep {
+			t.Fatalf("state %d: %d and %d zeros are known", k, a, b)
+		}
+		for range zeroStep / len(zeros) {
+			before.Write(zeros)
+		}
+		if !bytes.Equal(state(before), state(after)) {
+			t.Errorf("the state after %d zeros is wrong", k*zeroStep)
 		}
 	}
 }

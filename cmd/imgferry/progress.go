@@ -95,6 +95,7 @@ type meter struct {
 	first   snapshot  // at that time
 	last    snapshot
 	elapsed time.Duration // from first to last
+	copying bool          // the store has copied something since the one before last
 }
 
 // see notes how far the run is now.
@@ -102,6 +103,7 @@ func (m *meter) see(s snapshot, now time.Time) {
 	if m.last != (snapshot{}) && s.sending() != m.last.sending() {
 		m.since, m.first = now, s
 	}
+	m.copying = s.copied != m.last.copied
 	m.last, m.elapsed = s, now.Sub(m.since)
 }
 
@@ -125,7 +127,7 @@ func (m *meter) line() string {
 const longest = 1e9
 
 // speed says how many bytes a second are read or sent, and how long that takes for what is left. Zeros that the
-// store copies are not the link's: what they save shows as soon as they are copied.
+// store copies are not the link's: while it does, nobody knows how much is left for the link.
 func (m *meter) speed() string {
 	s, moved := m.last, m.last.read-m.first.read
 	left := s.total - s.read
@@ -137,7 +139,7 @@ func (m *meter) speed() string {
 	}
 	speed := float64(moved) / m.elapsed.Seconds()
 	words := fmt.Sprintf(", %s/s", humanize.IBytes(uint64(speed)))
-	if left > 0 {
+	if left > 0 && !m.copying {
 		words += fmt.Sprintf(", %v left", time.Duration(min(math.Ceil(float64(left)/speed), longest))*time.Second)
 	}
 	return words

@@ -27,7 +27,8 @@ func TestProgressLines(t *testing.T) {
 		"raw": {
 			{5 * time.Second, snapshot{read: 30 * mib, total: 60 * mib}, "read 30 MiB of 60 MiB (50%), 6.0 MiB/s, 5s left"},
 			{10 * time.Second, surveyed, "sent 0 B of 200 MiB (0%)"},
-			{15 * time.Second, sent(surveyed, 20, 0, 140), "sent 20 MiB, copied 140 MiB of 200 MiB (80%), 4.0 MiB/s, 10s left"},
+			{15 * time.Second, sent(surveyed, 20, 0, 140), "sent 20 MiB, copied 140 MiB of 200 MiB (80%), 4.0 MiB/s"},
+			{20 * time.Second, sent(surveyed, 40, 0, 140), "sent 40 MiB, copied 140 MiB of 200 MiB (90%), 4.0 MiB/s, 5s left"},
 			{24900 * time.Millisecond, sent(surveyed, 59, 0, 140), "sent 59 MiB, copied 140 MiB of 200 MiB (99%), 4.0 MiB/s, 1s left"},
 			{25 * time.Second, sent(surveyed, 60, 0, 140), "sent 60 MiB, copied 140 MiB of 200 MiB (100%), 4.0 MiB/s"},
 		},

@@ -33,7 +33,7 @@ type pushCommand struct {
 	sending sendFlags
 	timeout time.Duration
 
-	osVersionGiven, osTypeGiven bool
+	given flagGiven
 }
 
 func (a *app) pushCommand() *cobra.Command {
@@ -58,7 +58,7 @@ image of this name and content exists already, push reports that one.`,
   imgferry push disk.qcow2 --bucket my-images --region cn-north-4 --os-version "Debian GNU/Linux 12.0.0 64bit"`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c.osVersionGiven, c.osTypeGiven = cmd.Flags().Changed("os-version"), cmd.Flags().Changed("os-type")
+			c.given = cmd.Flags().Changed
 			return c.run(cmd.Context(), args[0])
 		},
 	}
@@ -119,7 +119,7 @@ func (c *pushCommand) run(ctx context.Context, path string) (err error) {
 	if c.sandbox.on { // its ports change, its folder does not
 		c.push.Account = "sandbox " + c.sandbox.data
 	}
-	if !c.osVersionGiven && c.push.Type != limits.TypeData {
+	if !c.given("os-version") && c.push.Type != limits.TypeData {
 		c.warn("no --os-version given: registering as %q; some features depend on the right one", defaultOS)
 	}
 	if w := limits.NameWarning(c.push.Name); w != "" {
@@ -158,11 +158,8 @@ func (c *pushCommand) complete(path string) error {
 			return err
 		}
 	}
-	if p.Type == limits.TypeData && c.osVersionGiven {
-		return usagef("--os-version is for system disks: a data image has --os-type")
-	}
-	if p.Type != limits.TypeData && c.osTypeGiven {
-		return usagef("--os-type is for data images (--type %s): a system disk has --os-version", limits.TypeData)
+	if err := c.checkIdle(path); err != nil {
+		return err
 	}
 	if p.MinDisk < 0 || c.timeout < 0 {
 		return usagef("--min-disk and --wait-timeout take positive numbers")
@@ -188,6 +185,26 @@ func (c *pushCommand) complete(path string) error {
 	p.Wait.Interval, p.Wait.Outage = c.pace.poll, c.pace.outage
 	p.Settle = max(c.pace.settle, c.cloud.patience.settle())
 	return nil
+}
+
+// checkIdle refuses flags that were given and do nothing beside the others.
+func (c *pushCommand) checkIdle(path string) error {
+	p := &c.push
+	data := p.Type == limits.TypeData
+	switch {
+	case data && c.given("os-version"):
+		return usagef("--os-version is for system disks: a data image has --os-type")
+	case !data && c.given("os-type"):
+		return usagef("--os-type is for data images (--type %s): a system disk has --os-version", limits.TypeData)
+	case data && p.Via == pipeline.ViaImport && c.given("arch"):
+		return usagef("--arch is for system disks with --via %s: leave it out", pipeline.ViaImport)
+	}
+	if p.Format == pipeline.Raw {
+		if err := c.sending.checkIdle(c.given, "--format raw"); err != nil {
+			return err
+		}
+	}
+	return c.sandbox.checkIdle(c.given, path)
 }
 
 // watched runs the push while its progress is shown.

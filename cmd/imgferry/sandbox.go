@@ -47,6 +47,18 @@ func (s *sandboxFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&s.data, "sandbox-data", "", "where --sandbox keeps objects (default: "+sandboxDirHelp+")")
 }
 
+// checkIdle refuses flags that lead to another cloud than the sandbox, unless the image called path may be there.
+func (s *sandboxFlags) checkIdle(given flagGiven, path string) error {
+	if !s.on {
+		return nil
+	}
+	names := []string{profile.ProjectID, profile.IMSEndpoint}
+	if !strings.Contains(path, "://") {
+		names = append(names, storeSettings...)
+	}
+	return given.refuse("--sandbox is a cloud of its own", names...)
+}
+
 // start fills c: with a running sandbox if it is wanted, else with the environment. The returned
 // function stops the sandbox and waits for it.
 func (s *sandboxFlags) start(ctx context.Context, a *app, c *cloud) (stop func(), err error) {

@@ -30,18 +30,15 @@ type sendFlags struct {
 	sse, level                string
 }
 
-// defaultMemory is what part buffers may take unless told otherwise.
-const defaultMemory byteSize = 224 << 20
-
 func (s *sendFlags) add(cmd *cobra.Command, p *pipeline.Push) {
 	f := cmd.Flags()
 	f.BoolVar(&p.Overwrite, "overwrite", false, "replace an object of the same key")
 	f.BoolVar(&p.AbortOnInterrupt, "abort-on-interrupt", false, "delete what was sent when interrupted, instead of keeping it")
 	f.BoolVar(&p.Verify, "verify", false, "read the object back and compare its content with the disk's")
 	f.IntVar(&p.Senders, "concurrency", 0, fmt.Sprintf("parts sent at once, 1 to %d (default: begins with 4, and finds out)", maxSenders))
-	s.memory = defaultMemory
+	s.memory = upload.DefaultMemory
 	f.Var(&s.memory, "memory", "memory for part buffers")
-	f.Lookup("memory").DefValue = "224MiB"
+	f.Lookup("memory").DefValue = strings.ReplaceAll(humanize.IBytes(upload.DefaultMemory), " ", "")
 	f.Var(&s.partSize, "part-size", "size of parts, such as 16MiB (default: follows from the disk). An interrupted\nrun is resumed with the same size only")
 	f.Lookup("part-size").DefValue = ""
 	f.Var(&s.bwlimit, "bwlimit", "the most to send in a second, such as 10MiB, all parts together")
@@ -105,6 +102,26 @@ func (s *sendFlags) apply(a *app, p *pipeline.Push, c *cloud) (err error) {
 	return nil
 }
 
+// checkIdle refuses the flags of an encoder where the disk is sent as it is, by the flag called how. Bounds such as
+// --memory are kept all the same.
+func (s *sendFlags) checkIdle(given flagGiven, how string) error {
+	return given.refuse(how+" sends bytes as they are", "compress-level")
+}
+
+// flagGiven says whether the flag of that name is on the command line. What the settings file and the environment
+// say is for many commands: a flag that does nothing for this one is a mistake.
+type flagGiven func(name string) bool
+
+// refuse refuses the first flag of those named that was given, since why.
+func (given flagGiven) refuse(why string, names ...string) error {
+	for _, name := range names {
+		if given(name) {
+			return usagef("%s: leave --%s out", why, name)
+		}
+	}
+	return nil
+}
+
 // minLimit is the least that --bwlimit takes, in bytes a second: slower, stores end the connection in the
 // middle of a part, and a plain number was most likely meant in KiB or MiB.
 const minLimit = 8 << 10
@@ -118,7 +135,7 @@ const (
 // open opens the disk image called path, as p's disk. instead is the flag for a format that a disk which may
 // not be sent raw can have.
 func (s *sendFlags) open(ctx context.Context, path string, from *sourceFlags, p *pipeline.Push, instead string) (*pipeline.Opened, error) {
-	limitMemory(p.Memory + sendMemory)
+	limitMemory(p.HeapLimit())
 	img, err := from.open(ctx, path)
 	if err != nil {
 		return nil, err
@@ -150,9 +167,6 @@ func ofImage(path string, err error) error {
 	}
 	return err
 }
-
-// sendMemory is what a run takes besides its part buffers, in bytes: the engine and the program.
-const sendMemory = 72 << 20
 
 // limitMemory makes the garbage collector work harder as the heap comes near limit bytes, instead
 // of letting it grow to twice what is in use. Buffers are most of the heap and live to the end, so

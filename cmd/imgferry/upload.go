@@ -23,6 +23,7 @@ type uploadCommand struct {
 	sending sendFlags
 	bitmap  bitmapFlags
 	asIs    bool
+	given   flagGiven
 	out     *output
 }
 
@@ -48,6 +49,7 @@ again.`,
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: fileThenNothing,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			c.given = cmd.Flags().Changed
 			return c.run(cmd.Context(), args[0], args[1])
 		},
 	}
@@ -123,21 +125,43 @@ func (c *uploadCommand) complete(path, to string) error {
 		}
 		to += base
 	}
-	var ok bool
-	if c.cloud.bucket, p.Key, ok = parseS3(to); !ok {
+	bucket, key, ok := parseS3(to)
+	if !ok {
 		return usagef("the target must be s3://BUCKET/KEY")
 	}
-	switch {
-	case c.asIs:
-		if c.source.format != "" && c.source.format != "raw" || c.source.opener.Snapshot != "" {
-			return usagef("--as-is sends the file as it is: leave --source-format and --snapshot out")
-		}
-		p.Format, c.source.format = pipeline.AsIs, "raw"
-	case p.Format != pipeline.ZVHD2 && p.Format != pipeline.Raw:
-		return usagef("-O takes zvhd2 or raw, not %q", p.Format)
+	if c.given("bucket") && c.cloud.bucket != bucket {
+		return usagef("--bucket %s and %s contradict each other: leave --bucket out", c.cloud.bucket, to)
+	}
+	c.cloud.bucket, p.Key = bucket, key
+	if err := c.checkFormat(); err != nil {
+		return err
+	}
+	if err := c.sandbox.checkIdle(c.given, path); err != nil {
+		return err
 	}
 	if err := c.bitmap.apply(p, "-O", c.sandbox.on); err != nil {
 		return err
 	}
 	return c.sending.apply(c.app, p, &c.cloud)
+}
+
+// checkFormat refuses formats that can't be sent, and flags that do nothing for the one that is.
+func (c *uploadCommand) checkFormat() error {
+	switch p := &c.push; {
+	case c.asIs:
+		if c.source.format != "" && c.source.format != "raw" {
+			return usagef("--as-is sends the file as it is: leave --source-format out")
+		}
+		err := c.given.refuse("--as-is sends the file as it is", "output-format", "snapshot", "disk", "allow-backing", "backing-format")
+		if err != nil {
+			return err
+		}
+		p.Format, c.source.format = pipeline.AsIs, "raw"
+		return c.sending.checkIdle(c.given, "--as-is")
+	case p.Format == pipeline.Raw:
+		return c.sending.checkIdle(c.given, "-O raw")
+	case p.Format != pipeline.ZVHD2:
+		return usagef("-O takes zvhd2 or raw, not %q", p.Format)
+	}
+	return nil
 }

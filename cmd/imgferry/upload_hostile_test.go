@@ -46,6 +46,47 @@ func TestUploadRefuses(t *testing.T) {
 	}
 }
 
+// A flag that would do nothing is refused, each in one sentence. What the environment and the settings file say is not.
+func TestIdleFlagsAreRefused(t *testing.T) {
+	s := newShell(t)
+	disk := s.disk(1)
+	s.t.Setenv(envStyle, "path")
+	for _, c := range []struct{ says, args string }{
+		{"--as-is sends the file as it is: leave --output-format out", "upload DISK s3://BUCKET/k --as-is -O raw"},
+		{"--as-is sends the file as it is: leave --output-format out", "upload DISK s3://BUCKET/k --as-is --format zvhd2"},
+		{"--as-is sends the file as it is: leave --source-format out", "upload DISK s3://BUCKET/k --as-is -f qcow2"},
+		{"--as-is sends the file as it is: leave --snapshot out", "upload DISK s3://BUCKET/k --as-is -l x"},
+		{"--as-is sends the file as it is: leave --disk out", "upload DISK s3://BUCKET/k --as-is --disk 1"},
+		{"--as-is sends the file as it is: leave --allow-backing out", "upload DISK s3://BUCKET/k --as-is --allow-backing ."},
+		{"--as-is sends the file as it is: leave --backing-format out", "upload DISK s3://BUCKET/k --as-is --backing-format raw"},
+		{"--as-is sends bytes as they are: leave --compress-level out", "upload DISK s3://BUCKET/k --as-is --compress-level best"},
+		{"-O raw sends bytes as they are: leave --compress-level out", "upload DISK s3://BUCKET/k -O raw --unproven-bitmap --compress-level auto"},
+		{"--bitmap and --unproven-bitmap go with -O raw", "upload DISK s3://BUCKET/k --unproven-bitmap"},
+		{"--bucket other and s3://BUCKET/k contradict each other: leave --bucket out", "upload DISK s3://BUCKET/k --bucket other"},
+		{"--sandbox is a cloud of its own: leave --obs-endpoint out", "upload DISK s3://BUCKET/k --sandbox --sandbox-data DATA --obs-endpoint https://obs.example.com"},
+		{"--sandbox is a cloud of its own: leave --signature out", "push DISK --sandbox --sandbox-data DATA --signature v2"},
+		{"--sandbox is a cloud of its own: leave --ims-endpoint out", "push s3://BUCKET/none --sandbox --sandbox-data DATA --ims-endpoint https://ims.example.com"},
+		{"--format raw sends bytes as they are: leave --compress-level out", "push DISK --format raw --unproven-bitmap --compress-level fastest"},
+		{"--bitmap and --unproven-bitmap go with --via fast", "push DISK --format raw --via import --unproven-bitmap"},
+		{"--arch is for system disks with --via import: leave it out", "push DISK --via import --type DataImage --arch x86"},
+	} {
+		args := strings.NewReplacer("DISK", disk, "BUCKET", s.box.Bucket(), "DATA", s.dir+"/box").Replace(c.args)
+		says := "imgferry: " + strings.ReplaceAll(c.says, "BUCKET", s.box.Bucket()) + "\n"
+		if r := s.want(exitUsage, strings.Fields(args)...); !strings.HasPrefix(r.stderr, says) || r.stdout != "" {
+			t.Errorf("%s: %q is not\n%s", c.args, says, r.stderr)
+		}
+	}
+	// What says no more than what is done anyway is no mistake.
+	for i, args := range []string{
+		"--as-is -f raw --verify --concurrency 2 --part-size 5MiB --memory 64MiB", "-O raw --unproven-bitmap --abort-on-interrupt --memory 64MiB", "--bucket BUCKET -O zvhd2 --memory 64MiB",
+	} {
+		args = strings.ReplaceAll(args, "BUCKET", s.box.Bucket())
+		s.want(0, append([]string{"upload", disk, fmt.Sprintf("s3://%s/%d", s.box.Bucket(), i)}, strings.Fields(args)...)...)
+	}
+	// The environment leads elsewhere, and the sandbox is used all the same.
+	s.want(0, "upload", disk, "s3://images/k", "--sandbox", "--sandbox-data", s.dir+"/box")
+}
+
 // An object that is there is in the way, and the way out is one that the command has.
 func TestUploadWhereThereIsOne(t *testing.T) {
 	s := newShell(t)

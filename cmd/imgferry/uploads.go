@@ -99,12 +99,13 @@ func (c *uploadsCommand) run(ctx context.Context, key string) error {
 	}
 	policy := c.cloud.policy()
 	store := upload.WithRetry(bucket, policy)
-	prefix := key
+	prefixes := []string{key}
 	if c.clean {
-		prefix = upload.ZeroPrefix
+		// Each key too, for stores such as MinIO, which list those of a whole key only.
+		prefixes = append([]string{upload.ZeroPrefix}, upload.ZeroKeys()...)
 	}
-	// The first request gives up as early as that of a push: nothing is at stake.
-	all, err := upload.WithRetry(bucket, policy.First()).Uploads(ctx, prefix)
+	// The first requests give up as early as that of a push: nothing is at stake.
+	all, err := listUploads(ctx, upload.WithRetry(bucket, policy.First()), prefixes)
 	if err != nil {
 		return err
 	}
@@ -219,11 +220,28 @@ func (c *uploadsCommand) withNoted(all []upload.Unfinished, dir string) []upload
 	if err != nil {
 		c.warn("the journals of uploads can't be read: %v", err)
 	}
+	return merge(all, noted)
+}
+
+// listUploads lists the unfinished uploads whose keys begin with one of the prefixes, newest first.
+func listUploads(ctx context.Context, store upload.Bucket, prefixes []string) (all []upload.Unfinished, err error) {
+	for _, prefix := range prefixes {
+		found, err := store.Uploads(ctx, prefix)
+		if err != nil {
+			return nil, err
+		}
+		all = merge(all, found)
+	}
+	return all, nil
+}
+
+// merge returns the uploads of both lists, each once, newest first.
+func merge(all, more []upload.Unfinished) []upload.Unfinished {
 	known := make(map[uploadName]bool, len(all))
 	for _, u := range all {
 		known[uploadName{u.Key, u.UploadID}] = true
 	}
-	for _, u := range noted {
+	for _, u := range more {
 		if !known[uploadName{u.Key, u.UploadID}] {
 			all = append(all, u)
 		}

@@ -94,6 +94,24 @@ func TestUploadsKeepsJournalsOfTheLiving(t *testing.T) {
 	}
 }
 
+// Where the store lists the uploads of whole keys only, those of the objects of zeros end all the same.
+func TestCleanAsksForEachKey(t *testing.T) {
+	s := newShell(t)
+	for _, key := range append(upload.ZeroKeys(), "disks/a") {
+		if _, err := s.bucket().Begin(t.Context(), key, upload.Metadata{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.store.set(exactOnly(append(upload.ZeroKeys(), "disks/a")...))
+	if r := s.want(0, "uploads", "--clean"); strings.Count(r.stdout, "(aborted)") != len(upload.ZeroKeys()) {
+		t.Errorf("%s", r.stdout)
+	}
+	s.store.set(pass)
+	if list, err := s.bucket().Uploads(t.Context(), ""); err != nil || len(list) != 1 || list[0].Key != "disks/a" {
+		t.Errorf("left %v, %v", list, err)
+	}
+}
+
 // Of several uploads, those that were aborted are reported, though the store refuses others.
 func TestUploadsAbortsTheOthers(t *testing.T) {
 	s := newShell(t)

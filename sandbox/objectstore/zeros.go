@@ -13,7 +13,7 @@ const (
 	zeroLengths = 256
 )
 
-// zeroSums knows the MD5 of long runs of zeros. Sparse disks are uploaded as copies of up to 1 GiB
+// zeroSums knows the MD5 of long runs of zeros. Sparse disks are uploaded as copies of up to 5 GiB
 // of zeros; hashing each would take longer than everything else. It takes about 20 KiB of memory.
 type zeroSums struct {
 	mu     sync.Mutex

@@ -20,6 +20,8 @@ import (
 var (
 	errNoReply = errors.New("the store's reply is not complete")
 	errEndless = errors.New("the store's listing does not end")
+	errListing = errors.New("the store's listing can't be right")
+	errMany    = fmt.Errorf("there are more than the %d that are listed at most: name the key whose uploads are wanted", maxUploads)
 	errTooLong = errors.New("the store's answer is longer than any it may give")
 	errCut     = errors.New("the store closed the connection")
 )
@@ -58,6 +60,7 @@ var classes = map[string]error{
 	"ExpiredToken":          upload.ErrExpired,
 	"InvalidAccessKeyId":    upload.ErrDenied,
 	"InvalidToken":          upload.ErrDenied,
+	"InvalidTokenId":        upload.ErrDenied, // MinIO's
 	"InvalidSecurityToken":  upload.ErrDenied,
 	"RequestTimeTooSkewed":  upload.ErrClock,
 	"SignatureDoesNotMatch": upload.ErrDenied,
@@ -199,7 +202,7 @@ func fromFailure(e *upload.Error, err error) {
 	case e.Err == context.Canceled, e.Err == context.DeadlineExceeded:
 		// Whoever ended the context knows whether it makes sense to try again. (A timeout of the
 		// transport is something else, although errors.Is takes it for DeadlineExceeded.)
-	case errors.Is(err, errEndless), errors.Is(err, errTooLong):
+	case errors.Is(err, errEndless), errors.Is(err, errListing), errors.Is(err, errMany), errors.Is(err, errTooLong):
 	case errors.As(err, &cert):
 		e.Message = "the store's certificate is not trusted: " + cert.Err.Error()
 	case errors.As(err, &plain), errors.Is(err, http.ErrSchemeMismatch):

@@ -16,7 +16,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -81,13 +80,6 @@ var (
 	_ upload.Creator   = (*Bucket)(nil)
 	_ upload.Encrypter = (*Bucket)(nil)
 )
-
-// pageSize is the number of entries asked for in one page of a listing, the most that S3 gives.
-const pageSize = 1000
-
-// maxPages bounds a listing: 10,000 parts are 10 pages of 1,000, and a store that goes on for
-// ever must not keep us.
-const maxPages = 1000
 
 // New returns the bucket that c describes. It makes no request.
 func New(c Config) (*Bucket, error) {
@@ -291,58 +283,6 @@ func (b *Bucket) putPart(ctx context.Context, key, uploadID string, number int, 
 	}
 	b.learn(seen)
 	return part.ETag, seen, b.wrapUpload(fmt.Sprintf("put part %d", number), key, seen, err)
-}
-
-// Parts lists what the store has of an upload.
-func (b *Bucket) Parts(ctx context.Context, key, uploadID string) ([]upload.StoredPart, error) {
-	const op = "list the parts"
-	var parts []upload.StoredPart
-	marker := 0
-	for range maxPages {
-		ctx, seen := observe(ctx)
-		page, err := b.core.ListObjectParts(ctx, b.name, key, uploadID, marker, pageSize)
-		if err != nil {
-			return nil, b.wrapUpload(op, key, seen, err)
-		}
-		for _, p := range page.ObjectParts {
-			parts = append(parts, upload.StoredPart{Number: p.PartNumber, Size: p.Size, ETag: unquote(p.ETag)})
-		}
-		if !page.IsTruncated {
-			slices.SortFunc(parts, func(a, b upload.StoredPart) int { return a.Number - b.Number })
-			return parts, nil
-		}
-		if page.NextPartNumberMarker <= marker {
-			return nil, b.wrapUpload(op, key, seen, errEndless)
-		}
-		marker = page.NextPartNumberMarker
-	}
-	return nil, b.wrapUpload(op, key, nil, errEndless)
-}
-
-// Uploads lists unfinished uploads.
-func (b *Bucket) Uploads(ctx context.Context, prefix string) ([]upload.Unfinished, error) {
-	const op = "list unfinished uploads"
-	var found []upload.Unfinished
-	var keyMarker, idMarker string
-	for range maxPages {
-		ctx, seen := observe(ctx)
-		page, err := b.core.ListMultipartUploads(ctx, b.name, prefix, keyMarker, idMarker, "", pageSize)
-		if err != nil {
-			return nil, b.wrap(op, "", seen, err)
-		}
-		for _, u := range page.Uploads {
-			found = append(found, upload.Unfinished{Key: u.Key, UploadID: u.UploadID, Initiated: u.Initiated})
-		}
-		if !page.IsTruncated {
-			slices.SortStableFunc(found, func(a, b upload.Unfinished) int { return b.Initiated.Compare(a.Initiated) })
-			return found, nil
-		}
-		if page.NextKeyMarker == keyMarker && page.NextUploadIDMarker == idMarker {
-			return nil, b.wrap(op, "", seen, errEndless)
-		}
-		keyMarker, idMarker = page.NextKeyMarker, page.NextUploadIDMarker
-	}
-	return nil, b.wrap(op, "", nil, errEndless)
 }
 
 // Complete makes the object.

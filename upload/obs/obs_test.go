@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -583,6 +584,125 @@ func TestEndlessAnswer(t *testing.T) {
 	defer server.Close()
 	if _, err := bucket(t, server).Uploads(t.Context(), "k"); err == nil || upload.Temporary(err) || !strings.Contains(err.Error(), "longer than any") {
 		t.Error(err)
+	}
+}
+
+// A listing has no more entries than the protocol allows, and none that there can't be, whatever pages it comes in.
+func TestListingsAreBounded(t *testing.T) {
+	const perPage = 5000
+	var entry func(n int) string // the n-th, from 1 on
+	last, pages := 0, 0          // last: pages that there are
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		pages++
+		root := "ListPartsResult"
+		if r.URL.Query().Has("uploads") {
+			root = "ListMultipartUploadsResult"
+		}
+		fmt.Fprintf(w, "<%s><IsTruncated>%v</IsTruncated><NextPartNumberMarker>%d</NextPartNumberMarker><NextUploadIdMarker>%[3]d</NextUploadIdMarker>",
+			root, pages != last, pages)
+		for i := range perPage {
+			io.WriteString(w, entry((pages-1)*perPage+i+1))
+		}
+		fmt.Fprintf(w, "</%s>", root)
+	}))
+	defer server.Close()
+	b := bucket(t, server)
+	part := func(size int) func(int) string {
+		return func(n int) string {
+			return fmt.Sprintf("<Part><PartNumber>%d</PartNumber><Size>%d</Size><ETag>e</ETag></Part>", n, size)
+		}
+	}
+	unfinished := func(key string) func(int) string {
+		return func(n int) string {
+			return fmt.Sprintf("<Upload><Key>%s</Key><UploadId>%d</UploadId></Upload>", key, n)
+		}
+	}
+	only := func(f func(int) string, n int) func(int) string {
+		return func(i int) string {
+			if i != 1 {
+				return ""
+			}
+			return f(n)
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		uploads bool
+		entry   func(int) string
+		last    int // pages; 0: without end
+		pages   int // that are read at most
+		says    string
+	}{
+		{"all parts there can be", false, part(5), 2, 2, ""},
+		{"one page more", false, part(5), 3, 3, "can't be right: it has a part 10001"},
+		{"one number without end", false, func(int) string { return part(5)(7) }, 0, 3, "does not end"},
+		{"part 0", false, only(part(5), 0), 1, 1, "it has a part 0 of 5 bytes"},
+		{"part -1", false, only(part(5), -1), 1, 1, "it has a part -1 of 5 bytes"},
+		{"negative size", false, only(part(-5), 1), 1, 1, "it has a part 1 of -5 bytes"},
+		{"size past all", false, only(part(math.MaxInt64), 1), 1, 1, "it has a part 1 of 9223372036854775807 bytes"},
+		{"many uploads", true, unfinished("k"), 20, 20, ""},
+		{"more uploads", true, unfinished("k"), 21, 21, "there are more than the 100000 that are listed at most"},
+		{"long keys", true, unfinished(strings.Repeat("k", 3000)), 0, 5, "there are more than the 100000"},
+		{"many tags", true, func(int) string { return strings.Repeat("<a/>", 41) }, 0, 1, "longer than any"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			entry, last, pages = c.entry, c.last, 0
+			var err error
+			var n int
+			if c.uploads {
+				var list []upload.Unfinished
+				list, err = b.Uploads(t.Context(), "k")
+				n = len(list)
+			} else {
+				var list []upload.StoredPart
+				list, err = b.Parts(t.Context(), "k", "id")
+				n = len(list)
+			}
+			if pages > c.pages || (err == nil) != (c.says == "") || err != nil && (!strings.Contains(err.Error(), c.says) || upload.Temporary(err) || n > 0) || err == nil && n == 0 {
+				t.Errorf("%d entries from %d pages: %v", n, pages, err)
+			}
+		})
+	}
+}
+
+// The list of buckets ends somewhere too, and a login page is none.
+func TestBucketsBounded(t *testing.T) {
+	for says, body := range map[string]http.HandlerFunc{
+		"longer than any": func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, "<ListAllMyBucketsResult><Buckets>"+strings.Repeat("<Bucket><Name>b</Name></Bucket>", 100_000))
+		},
+		"reply is not complete": answer(200, "Content-Type: text/html", "<html>Log in</html>"),
+	} {
+		server := httptest.NewServer(body)
+		_, err := obs.Buckets(t.Context(), obs.Config{Endpoint: server.URL, Region: "r", AccessKey: accessKey, SecretKey: secretKey})
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v does not say %q", err, says)
+		}
+		server.Close()
+	}
+}
+
+// What a store asks for by Retry-After can be reckoned with.
+func TestRetryAfter(t *testing.T) {
+	date := func(d time.Duration) string { return time.Now().Add(d).UTC().Format(http.TimeFormat) }
+	for value, want := range map[string]time.Duration{
+		"":                              0,
+		"7":                             7 * time.Second,
+		"-7":                            0,
+		"soon":                          0,
+		"2147483647":                    24 * time.Hour,
+		"18446744073709551616":          0,
+		date(-time.Hour):                0,
+		date(time.Hour):                 time.Hour,
+		"Fri, 31 Dec 9999 23:59:59 GMT": 24 * time.Hour,
+	} {
+		server := httptest.NewServer(answer(503, "Retry-After: "+value, xmlError("SlowDown")))
+		err := bucket(t, server).Abort(t.Context(), "k", "id")
+		var e *upload.Error
+		if !errors.As(err, &e) || e.RetryAfter > want || e.RetryAfter < want*59/60 {
+			t.Errorf("%q: %v, %v", value, e.RetryAfter, err)
+		}
+		server.Close()
 	}
 }
 

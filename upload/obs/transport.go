@@ -134,9 +134,9 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 			opaque:     opaqueETags(resp.Header),
 		}
 	}
-	if resp != nil && (r.Method != http.MethodGet || r.URL.RawQuery != "") {
+	if resp != nil && !readsObject(r) {
 		// Everything but an object's content is read whole by minio-go.
-		resp.Body = &cappedBody{ReadCloser: resp.Body, left: maxAnswer}
+		resp.Body = &cappedBody{ReadCloser: resp.Body, left: maxAnswer, tags: maxTags}
 	}
 	if resp != nil && isWebPage(r, resp) {
 		resp.Body.Close()
@@ -150,10 +150,15 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// isWebPage reports a page of HTML in the place of an XML document, which is what a store answers to each GET
-// with a query and each POST. (Objects may be web pages.)
+// readsObject reports a request for an object's content. (A GET of / without a query lists the buckets.)
+func readsObject(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.URL.RawQuery == "" && r.URL.Path != "/"
+}
+
+// isWebPage reports a page of HTML in the place of an XML document, which is what a store answers to each POST
+// and to each GET of anything but an object. (Objects may be web pages.)
 func isWebPage(r *http.Request, resp *http.Response) bool {
-	if r.Method != http.MethodPost && (r.Method != http.MethodGet || r.URL.RawQuery == "") {
+	if r.Method != http.MethodPost && r.Method != http.MethodGet || readsObject(r) {
 		return false
 	}
 	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
@@ -182,19 +187,27 @@ func errorInside(resp *http.Response) error {
 	return nil
 }
 
-// maxAnswer is the longest answer that is read, in bytes: a page of a thousand uploads with keys of
-// 1,024 bytes, escaped, has less than half of it.
-const maxAnswer = 16 << 20
+const (
+	// maxAnswer is the longest answer that is read, in bytes: a page of a thousand uploads with keys of
+	// 1,024 bytes, escaped, has less than half of it.
+	maxAnswer = 16 << 20
+	// maxTags is how many XML tags it may have: minio-go makes a value of 200 bytes of each element of a list,
+	// however short. A page of a thousand uploads as AWS writes it has 26,000, a list of 10,000 buckets 100,000.
+	maxTags = 200_000
+)
 
-// cappedBody fails with errTooLong where a body is longer than left.
+// cappedBody fails with errTooLong where a body is longer than left, or has more tags.
 type cappedBody struct {
 	io.ReadCloser
 	left int64 // bytes
+	tags int
 }
 
 func (c *cappedBody) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
-	if c.left -= int64(n); c.left < 0 {
+	c.left -= int64(n)
+	c.tags -= bytes.Count(p[:n], []byte("<"))
+	if c.left < 0 || c.tags < 0 {
 		return 0, errTooLong
 	}
 	return n, err
@@ -209,16 +222,20 @@ func firstHeader(h http.Header, names ...string) string {
 	return ""
 }
 
+// maxRetryAfter is the longest wait that a store's answer is taken to ask for: longer than any upload.Policy
+// waits, so that nobody comes back too early, and short enough to reckon with, unlike the year 9999.
+const maxRetryAfter = 24 * time.Hour
+
 // retryAfter reads the header of that name: seconds, or a date (RFC 9110, section 10.2.3).
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	v := h.Get("Retry-After")
+	var d time.Duration
 	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
-		return time.Duration(s) * time.Second
+		d = time.Duration(s) * time.Second
+	} else if t, err := http.ParseTime(v); err == nil {
+		d = t.Sub(now)
 	}
-	if t, err := http.ParseTime(v); err == nil {
-		return max(0, t.Sub(now))
-	}
-	return 0
+	return min(max(d, 0), maxRetryAfter)
 }
 
 // lentReader lends a body to net/http, which may go on reading for a while after it has answered:
