@@ -33,7 +33,7 @@ func (s *sender) headLength() int {
 // candidates lists the unfinished uploads of exactly our key, newest first. Not being allowed to
 // list them, or a store that cannot, is no reason to fail: nothing is resumed then.
 func (s *sender) candidates(ctx context.Context) ([]Unfinished, error) {
-	found, err := s.beginning().list(ctx, s.store)
+	found, err := uploadsOf(ctx, s.store, s.Key)
 	if err != nil {
 		if ctx.Err() != nil || Temporary(err) || errors.Is(err, ErrNoBucket) {
 			return nil, err
@@ -118,18 +118,11 @@ func (s *sender) open(ctx context.Context, head []*job, candidates []Unfinished)
 // match's, or that of a store that fails temporarily; one that does not list its uploads has none.
 func Recall(ctx context.Context, b Bucket, p Policy, key string, match func(stored map[int]StoredPart) ([]JournalPart, error)) (*Resume, error) {
 	b = WithRetry(b, p)
-	listed, err := b.Uploads(ctx, key)
+	found, err := uploadsOf(ctx, b, key)
 	if err != nil {
 		return nil, unlessPermanent(ctx, err)
 	}
-	looked := 0
-	for _, u := range listed {
-		if u.Key != key {
-			continue
-		}
-		if looked++; looked > maxCandidates {
-			break
-		}
+	for _, u := range found[:min(len(found), maxCandidates)] {
 		list, err := b.Parts(ctx, key, u.UploadID)
 		if err := unlessPermanent(ctx, err); err != nil {
 			return nil, err
@@ -209,15 +202,15 @@ type beginning struct {
 	known  map[string]bool // ids of the key's unfinished uploads before; nil: nobody knows
 }
 
-// list returns the unfinished uploads of exactly the key.
-func (b beginning) list(ctx context.Context, store Store) ([]Unfinished, error) {
-	listed, err := store.Uploads(ctx, b.key)
+// uploadsOf lists the unfinished uploads of exactly that key, newest first.
+func uploadsOf(ctx context.Context, store Store, key string) ([]Unfinished, error) {
+	listed, err := store.Uploads(ctx, key)
 	if err != nil {
 		return nil, err
 	}
 	var found []Unfinished
 	for _, u := range listed {
-		if u.Key == b.key {
+		if u.Key == key {
 			found = append(found, u)
 		}
 	}
@@ -271,7 +264,7 @@ func (b beginning) findLost(ctx context.Context, store Store) (string, error) {
 	if b.known == nil {
 		return "", nil // nobody knows which uploads were there before
 	}
-	found, err := b.list(ctx, store)
+	found, err := uploadsOf(ctx, store, b.key)
 	if err != nil {
 		return "", err
 	}

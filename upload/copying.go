@@ -14,11 +14,8 @@ import (
 const copiers = 8
 
 // copyRange is the size of the ranges in which an object of unknown parts is copied, in bytes: far enough
-// below MaxCopy that each is done before a deadline.
+// below MaxCopy that each is done before a deadline. Where that makes more than planParts they grow.
 const copyRange = 1 << 30
-
-// rangeParts is how many ranges of that size there may be: of larger objects the ranges grow.
-const rangeParts = 9_500
 
 // MaxCopy is the largest object that a store copies in one request, in bytes: the S3 API's limit.
 const MaxCopy = 5 << 30
@@ -64,7 +61,7 @@ func piecesOf(o Object, parts []StoredPart) (pieces []piece) {
 		pieces = append(pieces, piece{offset, part.Size, part.ETag})
 		offset += part.Size
 	}
-	length := max(copyRange, (o.Size-offset+rangeParts-1)/rangeParts)
+	length := max(copyRange, ceilDiv(o.Size-offset, planParts))
 	for ; offset < o.Size; offset += length {
 		pieces = append(pieces, piece{offset, min(length, o.Size-offset), ""})
 	}
@@ -74,7 +71,7 @@ func piecesOf(o Object, parts []StoredPart) (pieces []piece) {
 // build makes the object key of pieces of another one, several at a time. Its parts are numbered from first.
 func (c copying) build(ctx context.Context, key string, meta Metadata, from Object, first int, pieces []piece) (err error) {
 	b := beginning{bucket: c.bucket, store: c.store, policy: c.policy, key: key}
-	if found, err := b.list(ctx, c.store); err == nil {
+	if found, err := uploadsOf(ctx, c.store, key); err == nil {
 		b.known = idsOf(found)
 	}
 	id, err := b.begin(ctx, meta)
@@ -139,7 +136,7 @@ func SetMetadata(ctx context.Context, b Bucket, p Policy, o Object, parts []Stor
 	// take it for one of its own, whose first parts have the same bytes: it has none of their numbers.
 	const first = HeadParts + 1
 	pieces := piecesOf(o, parts)
-	if len(pieces) > maxParts-HeadParts {
+	if len(pieces) > MaxParts-HeadParts {
 		pieces = piecesOf(o, nil)
 	}
 	p = p.withDefaults()

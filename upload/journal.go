@@ -151,7 +151,7 @@ func parseJournalPart(body []byte) (p JournalPart, err error) {
 	size := binary.LittleEndian.Uint64(body[10:])
 	copy(p.MD5[:], body[18:])
 	body = body[partHeadSize:]
-	if p.Number < 1 || p.Number > maxParts || size < 1 || size > maxPartSize || int64(len(body)) != int64(etag)+chunks*chunkSize {
+	if p.Number < 1 || p.Number > MaxParts || size < 1 || size > MaxPartSize || int64(len(body)) != int64(etag)+chunks*chunkSize {
 		return p, errRecord
 	}
 	p.Size, p.ETag, body = int64(size), string(body[:etag]), body[etag:]

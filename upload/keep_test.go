@@ -185,7 +185,7 @@ func TestRanges(t *testing.T) {
 			}
 			end += p.size
 		}
-		if end != size || len(pieces) > maxParts-HeadParts {
+		if end != size || len(pieces) > MaxParts-HeadParts {
 			t.Errorf("%d bytes: %d in %d ranges", size, end, len(pieces))
 		}
 	}

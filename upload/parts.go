@@ -107,8 +107,8 @@ func (w *PartWriter) write(chunk []byte) error {
 		return fmt.Errorf("a chunk of %d bytes does not fit into a part: the limit is %d", len(chunk), MaxChunk)
 	}
 	if w.buf == nil {
-		if w.number == maxParts {
-			return fmt.Errorf("the stream is longer than planned: it does not fit into %d parts of %d bytes", maxParts, w.plan.PartSize)
+		if w.number == MaxParts {
+			return fmt.Errorf("the stream is longer than planned: it does not fit into %d parts of %d bytes", MaxParts, w.plan.PartSize)
 		}
 		if err := w.take(); err != nil {
 			return err

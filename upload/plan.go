@@ -11,9 +11,10 @@ import (
 
 // Limits of the S3 multipart protocol, which OBS shares, and our margins inside them.
 const (
-	// maxParts and maxPartSize (bytes) are the protocol's.
-	maxParts    = 10_000
-	maxPartSize = 5 << 30
+	// MaxParts is how many parts an upload may have, and MaxPartSize is the largest size of one, in bytes:
+	// the protocol's.
+	MaxParts    = 10_000
+	MaxPartSize = 5 << 30
 	// planParts is how many parts we plan for: 5 % below the limit, because a stream's parts end
 	// at chunk boundaries and its tail is only estimated.
 	planParts = 9_500
@@ -82,7 +83,7 @@ func (e *PartSizeError) Error() string {
 // checkPartSize refuses a size of parts, in bytes, that the protocol or so many bytes don't allow.
 func checkPartSize(size, worstCase int64) error {
 	least := max(minZeros, ceilDiv(worstCase, planParts))
-	if most := int64(maxPartSize / 2); size < least || size > most {
+	if most := int64(MaxPartSize / 2); size < least || size > most {
 		return &PartSizeError{size, least, most}
 	}
 	return nil
@@ -97,7 +98,7 @@ func PlanStream(worstCase, partSize, memory int64) (Plan, error) {
 		return Plan{}, fmt.Errorf("no upload of %d bytes in %d bytes of memory can be planned", worstCase, memory)
 	}
 	size := roundUp(max(minPartSize, ceilDiv(worstCase, planParts)), streamStep)
-	if size > maxPartSize-MaxChunk {
+	if size > MaxPartSize-MaxChunk {
 		return Plan{}, tooLarge(worstCase)
 	}
 	if partSize != 0 {
@@ -138,7 +139,7 @@ func PlanRaw(size, partSize int64) (RawPlan, error) {
 		return RawPlan{}, fmt.Errorf("no upload of %d bytes can be planned", size)
 	}
 	part := roundUp(max(minPartSize, ceilDiv(size, planParts)), rawStep)
-	if part > maxPartSize {
+	if part > MaxPartSize {
 		return RawPlan{}, tooLarge(size)
 	}
 	if partSize != 0 {

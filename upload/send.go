@@ -202,7 +202,7 @@ type donePart struct {
 }
 
 func newSender(c Config) *sender {
-	most := maxParts // of parts at once that make sense
+	most := MaxParts // of parts at once that make sense
 	if c.Buffers > 0 {
 		most = c.Buffers
 	}
@@ -259,7 +259,7 @@ func whyEnded(ctx context.Context, err error) error {
 // sendParts brings every part into the store.
 func (s *sender) sendParts(ctx context.Context, parts Sequence) error {
 	g, ctx := errgroup.WithContext(ctx)
-	q := queues{make(chan *job), make(chan *job, maxParts)}
+	q := queues{make(chan *job), make(chan *job, MaxParts)}
 	g.Go(func() error {
 		defer q.close()
 		return s.dispatch(ctx, parts, q)

@@ -95,7 +95,7 @@ func CheckSparse(size, partSize int64) error {
 	if size <= 0 {
 		return fmt.Errorf("no upload of %d bytes can be planned", size)
 	}
-	if size > planParts*maxPartSize {
+	if size > planParts*MaxPartSize {
 		return tooLarge(size)
 	}
 	if partSize != 0 {
@@ -141,8 +141,8 @@ func (m *DataMap) Plan(partSize int64) (SparsePlan, error) {
 		if len(gaps) == 0 {
 			// One run is left, with zeros before and behind it: what fits is at most three parts more
 			// than planned. Only a partSize that was asked for gives too many.
-			if p.Count > maxParts {
-				return SparsePlan{}, &PartSizeError{partSize, fits, maxPartSize / 2}
+			if p.Count > MaxParts {
+				return SparsePlan{}, &PartSizeError{partSize, fits, MaxPartSize / 2}
 			}
 			return p, nil
 		}
@@ -174,7 +174,7 @@ func zeroPartSize(size int64) int64 {
 
 // dataPartSize is the size of parts that so many bytes of data take where there is room for so many parts.
 func dataPartSize(data, room int64) int64 {
-	return min(roundUp(max(minPartSize, ceilDiv(data, min(dataParts, room))), rawStep), maxPartSize)
+	return min(roundUp(max(minPartSize, ceilDiv(data, min(dataParts, room))), rawStep), MaxPartSize)
 }
 
 func total(runs []dataRun) (n int64) {

@@ -46,7 +46,7 @@ func planned(t *testing.T, size, partSize int64, runs ...dataRun) SparsePlan {
 	left := runs
 	for i, q := range p.parts {
 		last := i == len(p.parts)-1
-		most := int64(maxPartSize)
+		most := int64(MaxPartSize)
 		if q.zeros {
 			most = zeroPartSize(size)
 		} else if partSize > 2*minZeros {
@@ -78,9 +78,9 @@ func planned(t *testing.T, size, partSize int64, runs ...dataRun) SparsePlan {
 			left = left[1:]
 		}
 	}
-	most := maxParts
+	most := MaxParts
 	if partSize == 0 {
-		most = maxParts - HeadParts // SetMetadata numbers its parts from HeadParts + 1
+		most = MaxParts - HeadParts // SetMetadata numbers its parts from HeadParts + 1
 	}
 	if at != size || data != p.Data || p.Size != size || p.Count != len(p.parts) || p.Count > most {
 		t.Fatalf("%d bytes in parts of %d: %d parts of %d bytes, %d of data: %+v", size, partSize, len(p.parts), at, data, p.Count)
@@ -129,13 +129,13 @@ func TestSparsePlansOfAnything(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
 	// some is a length of up to 2^most sectors, small ones as often as large ones.
 	some := func(most int) int64 { return pages(1 + r.Int64N(1<<r.IntN(most+1))) }
-	partSizes := []int64{0, 0, 0, minZeros, minZeros + 1, minPartSize, 100 * testMiB, maxPartSize / 2}
+	partSizes := []int64{0, 0, 0, minZeros, minZeros + 1, minPartSize, 100 * testMiB, MaxPartSize / 2}
 	cases := 300
 	if os.Getenv("IMGFERRY_LONG") != "" {
 		cases = 6000
 	}
 	for range cases {
-		size := min(some(34), planParts*maxPartSize)
+		size := min(some(34), planParts*MaxPartSize)
 		if r.IntN(3) == 0 {
 			size -= 512 * r.Int64N(8)
 		}
@@ -181,7 +181,7 @@ func TestLargeSparsePlans(t *testing.T) {
 		{9 * testTiB, 4 * testGiB},
 		{16 * testTiB, 5 * testGiB},
 		{32 * testTiB, 5 * testGiB},
-		{planParts * maxPartSize, 5 * testGiB},
+		{planParts * MaxPartSize, 5 * testGiB},
 	} {
 		if got := zeroPartSize(c.size); got != c.zeros {
 			t.Errorf("%d bytes: parts of %d zeros, not %d", c.size, got, c.zeros)
@@ -208,7 +208,7 @@ func TestLargeSparsePlans(t *testing.T) {
 // What no store takes is refused before there is a map of its data; a size of parts that does not suffice
 // for the zeros as well is refused with one that does.
 func TestSparsePlanLimits(t *testing.T) {
-	for size, want := range map[int64]string{0: "0 bytes", -1: "-1 bytes", planParts*maxPartSize + 1: "9500", 48 * testTiB: "48 TiB are too much"} {
+	for size, want := range map[int64]string{0: "0 bytes", -1: "-1 bytes", planParts*MaxPartSize + 1: "9500", 48 * testTiB: "48 TiB are too much"} {
 		if err := CheckSparse(size, 0); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
@@ -216,11 +216,11 @@ func TestSparsePlanLimits(t *testing.T) {
 			t.Errorf("%d bytes are planned", size)
 		}
 	}
-	if err := CheckSparse(planParts*maxPartSize, minZeros); err != nil {
+	if err := CheckSparse(planParts*MaxPartSize, minZeros); err != nil {
 		t.Error(err)
 	}
 	var part *PartSizeError
-	for _, size := range []int64{1, minZeros - 1, maxPartSize} {
+	for _, size := range []int64{1, minZeros - 1, MaxPartSize} {
 		if err := CheckSparse(testTiB, size); !errors.As(err, &part) {
 			t.Errorf("parts of %d: %v", size, err)
 		}

@@ -14,9 +14,6 @@ const (
 	pageSize = 1000
 	// maxPages is enough for pages that are far from full.
 	maxPages = 1000
-	// maxParts and maxPartSize (bytes) are the protocol's.
-	maxParts    = 10_000
-	maxPartSize = 5 << 30
 	// maxUploads is how many unfinished uploads are listed: looking into each takes a request.
 	maxUploads = 100_000
 	// maxText is for all names of a listing together, in bytes: those of maxUploads with keys of 500.
@@ -41,7 +38,7 @@ func (b *budget) take(texts ...string) bool {
 func (b *Bucket) Parts(ctx context.Context, key, uploadID string) ([]upload.StoredPart, error) {
 	const op = "list the parts"
 	var parts []upload.StoredPart
-	marker, left := 0, budget{maxParts, maxText}
+	marker, left := 0, budget{upload.MaxParts, maxText}
 	for range maxPages {
 		ctx, seen := observe(ctx)
 		page, err := b.core.ListObjectParts(ctx, b.name, key, uploadID, marker, pageSize)
@@ -49,7 +46,7 @@ func (b *Bucket) Parts(ctx context.Context, key, uploadID string) ([]upload.Stor
 			return nil, b.wrapUpload(op, key, seen, err)
 		}
 		for _, p := range page.ObjectParts {
-			if p.PartNumber < 1 || p.PartNumber > maxParts || p.Size < 0 || p.Size > maxPartSize {
+			if p.PartNumber < 1 || p.PartNumber > upload.MaxParts || p.Size < 0 || p.Size > upload.MaxPartSize {
 				return nil, b.wrapUpload(op, key, seen, fmt.Errorf("%w: it has a part %d of %d bytes", errListing, p.PartNumber, p.Size))
 			}
 			if !left.take(p.ETag) {
